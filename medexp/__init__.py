@@ -1,0 +1,3 @@
+"""Hydra-composed experiments for medical imaging."""
+
+__version__ = "0.1.0"

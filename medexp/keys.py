@@ -1,0 +1,10 @@
+"""Keys of a batch. Shape, dtype and unit stand beside each key; nothing else defines them."""
+
+from typing import Final
+
+# Float[Tensor, "batch channel *spatial"] | intensities after normalization, axes i j k in RAS+
+IMAGE: Final = "image"
+# UInt8[Tensor, "batch *spatial"] | label values 0..n, 0 is background
+LABEL: Final = "label"
+# list[str] | case identifiers, in batch order
+CASE: Final = "case"
