@@ -1,0 +1,63 @@
+"""Records that the parts of medexp hand to each other. No heavy import: configuration is checked with these."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a cohort's fingerprint says about a network that fits it.
+
+    `strides[0]` and the first kernel belong to the full-resolution level, whose stride is 1.
+    """
+
+    spacing_mm: tuple[float, ...]
+    patch_size: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+    kernel_sizes: tuple[tuple[int, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain lists and numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(
+            spacing_mm=tuple(float(value) for value in record["spacing_mm"]),
+            patch_size=tuple(int(value) for value in record["patch_size"]),
+            strides=tuple(tuple(int(value) for value in level) for level in record["strides"]),
+            kernel_sizes=tuple(tuple(int(value) for value in level) for level in record["kernel_sizes"]),
+        )
+
+
+@dataclass(frozen=True)
+class DataContract:
+    """What a dataset promises and a model is completed with: names in order, never positions alone.
+
+    `labels` holds the foreground only, with the consecutive values 1..n; 0 is background.
+    `regions` names unions of labels. `label_weights` may name "background"; a name left out weighs 1.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    labels: Mapping[str, int]
+    regions: Mapping[str, tuple[str, ...]]
+    label_weights: Mapping[str, float]
+    plan: Plan
+    patch_size: tuple[int, ...]
+
+    @property
+    def num_labels(self) -> int:
+        """Return the number of outputs of a network: the labels and the background."""
+        return len(self.labels) + 1
+
+    def region_values(self) -> dict[str, tuple[int, ...]]:
+        """Return each region as the label values that form it."""
+        return {name: tuple(self.labels[label] for label in members) for name, members in self.regions.items()}
+
+    def ordered_label_weights(self) -> tuple[float, ...]:
+        """Return the weights in the order of the network's outputs, background first."""
+        names = ("background", *sorted(self.labels, key=lambda label: self.labels[label]))
+        return tuple(float(self.label_weights.get(name, 1.0)) for name in names)

@@ -1,0 +1,14 @@
+"""Fixtures only: real data where it is there, a seed."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of small real data sets beside the checkout; tests skip where it is absent."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real data are not here: {folder.name}/ of the shared folder beside the checkout is absent")
+    return folder
