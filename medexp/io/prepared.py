@@ -1,0 +1,303 @@
+"""Prepared data as files: what stage=prepare wrote and everything later reads.
+
+A run folder holds manifest.json, splits_final.json, fingerprint.json and plan.json; a store, shared by runs,
+holds one folder per case with memory-mapped arrays. docs/conventions.md describes axes and units.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float32, Int16, Num, Shaped, UInt8
+
+from medexp.errors import ConfigurationError, ManifestError
+from medexp.geometry.grids import Grid, to_native
+from medexp.io.leakage import require_disjoint
+from medexp.runs.files import read_json
+from medexp.types import Plan
+
+__all__ = ["ChannelStatistics", "PreparedCohort", "StoredCase", "to_native"]
+
+FORMAT = 1
+MANIFEST, SPLITS, FINGERPRINT, PLAN = "manifest.json", "splits_final.json", "fingerprint.json", "plan.json"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """What turns stored native intensities into network input: clip, subtract, divide; per channel.
+
+    It comes from the foreground of a fold's training cases only.
+    """
+
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def apply(self, image: Num[np.ndarray, "channel i j k"]) -> Float32[np.ndarray, "channel i j k"]:
+        """Return the normalized image; the argument is left as it was."""
+        result = image.astype(np.float32)
+        for index, channel in enumerate(result):
+            np.clip(channel, self.lower[index], self.upper[index], out=channel)
+            channel -= self.mean[index]
+            channel /= self.deviation[index]
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class StoredCase:
+    """One prepared case: its record in the manifest and the folder of its arrays.
+
+    `shape` is that of the stored array without channels. `rebuild` makes the folder anew from the raw files
+    if it is damaged or missing; without it, damage is an error.
+    """
+
+    case: str
+    patient: str
+    role: str
+    folder: Path
+    shape: tuple[int, ...]
+    has_label: bool
+    record: Mapping[str, Any] = field(repr=False)
+    rebuild: Callable[["StoredCase"], None] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls, record: Mapping[str, Any], store: Path, rebuild: Callable[["StoredCase"], None] | None = None
+    ) -> Self:
+        """Return the case that a manifest entry describes."""
+        key = str(record["store"])
+        return cls(
+            case=str(record["case"]),
+            patient=str(record["patient"]),
+            role=str(record["role"]),
+            folder=entry_folder(store, key),
+            shape=tuple(int(size) for size in record["stored_shape"]),
+            has_label=record["label"] is not None,
+            record=record,
+            rebuild=rebuild,
+        )
+
+    def image(self) -> Num[np.ndarray, "channel i j k"]:
+        """Return the memory-mapped image: normalized, or native where `ChannelStatistics` normalize on reading."""
+        return self._array("image.npy")
+
+    def label(self) -> UInt8[np.ndarray, "i j k"]:
+        """Return the memory-mapped label map.
+
+        Raises:
+            ManifestError: The case has no label.
+        """
+        self._require_label()
+        return self._array("label.npy")
+
+    def foreground(self) -> Int16[np.ndarray, "voxel 4"]:
+        """Return labelled voxels as rows (label, i, j, k), at most 10,000 of each label, sorted.
+
+        Raises:
+            ManifestError: The case has no label.
+        """
+        self._require_label()
+        return self._array("foreground.npy")
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The raw file's grid and the way back to it."""
+        self._require_entry("case.json")
+        return Grid.from_json(read_json(self.folder / "case.json")["grid"])
+
+    @property
+    def image_paths(self) -> dict[str, Path]:
+        """The raw files by channel."""
+        return {channel: Path(entry["path"]) for channel, entry in self.record["images"].items()}
+
+    @property
+    def label_path(self) -> Path | None:
+        """The raw label file, if there is one."""
+        label = self.record["label"]
+        return None if label is None else Path(label["path"])
+
+    def _require_label(self) -> None:
+        if not self.has_label:
+            raise ManifestError(f"{self.case}: expected a label, got a case without one; use a labelled case")
+
+    def _array(self, name: str) -> Shaped[np.ndarray, "..."]:
+        self._require_entry(name)
+        try:
+            return np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            self._repair(f"{name} cannot be read ({error})")
+            return np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+
+    def _require_entry(self, name: str) -> None:
+        expected = int(self.record["sizes"][name])
+        try:
+            found = (self.folder / name).stat().st_size
+        except OSError as error:
+            self._repair(f"{name}: {error.strerror}")
+            return
+        if found != expected:
+            self._repair(f"{name} has {found} bytes instead of {expected}")
+
+    def _repair(self, damage: str) -> None:
+        if self.rebuild is None:
+            message = f"{self.case}: expected an intact store entry in {self.folder}, but {damage}; run stage=prepare"
+            raise ManifestError(message)
+        _log.warning("%s: the store entry is damaged (%s); it is rebuilt from the raw files", self.case, damage)
+        self.rebuild(self)
+
+
+def entry_folder(store: Path, key: str) -> Path:
+    """Return the folder of a store entry."""
+    return store / key[:2] / key
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedCohort:
+    """A cohort as stage=prepare left it, checked for leakage when opened."""
+
+    folder: Path
+    store: Path
+    manifest: Mapping[str, Any] = field(repr=False)
+    splits: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = field(repr=False)
+    plan: Plan
+    cases: tuple[StoredCase, ...] = field(repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        store: Path | None = None,
+        *,
+        rebuild: Callable[[StoredCase], None] | None = None,
+    ) -> Self:
+        """Read the records of a prepare run; no array is touched.
+
+        Args:
+            folder: The folder that stage=prepare wrote to.
+            store: Where the entries are; None: where prepare put them.
+            rebuild: Makes a damaged entry anew, for example `medexp.preparation.store.Rebuilder`.
+
+        Raises:
+            ManifestError: A record is missing or does not say what it must.
+            LeakageError: A patient or the same voxels stand on both sides of a split.
+        """
+        manifest = read_json(folder / MANIFEST)
+        if manifest.get("format") != FORMAT:
+            message = f"{folder / MANIFEST}: expected format {FORMAT}, got {manifest.get('format')}; run stage=prepare"
+            raise ManifestError(message)
+        place = Path(manifest["store"]) if store is None else store
+        cases = tuple(StoredCase.of(record, place, rebuild) for record in manifest["cases"])
+        splits = tuple((tuple(fold["train"]), tuple(fold["val"])) for fold in read_json(folder / SPLITS))
+        cohort = cls(folder, place, manifest, splits, Plan.from_json(read_json(folder / PLAN)), cases)
+        cohort._require_disjoint()
+        return cohort
+
+    def _require_disjoint(self) -> None:
+        patient_of = {case.case: case.patient for case in self.cases}
+        voxels_of = {case.case: str(case.record["voxel_sha256"]) for case in self.cases}
+        test = [case.case for case in self.cases if case.role == "test"]
+        known = {case.case for case in self.cases if case.role == "train"}
+        for index, (train, val) in enumerate(self.splits):
+            strangers = sorted({*train, *val} - known)
+            if strangers:
+                message = f"{self.folder / SPLITS}: fold {index} names {strangers[:5]}, expected training cases of the"
+                raise ManifestError(f"{message} manifest; run stage=prepare")
+            sides = {f"the training cases of fold {index}": train, "its validation cases": val}
+            require_disjoint(sides, patient_of=patient_of, voxels_of=voxels_of)
+        sides = {"the training cases": sorted(known), "the test cases": test}
+        require_disjoint(sides, patient_of=patient_of, voxels_of=voxels_of)
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return str(self.manifest["dataset"])
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channel names in stored order."""
+        return tuple(self.manifest["channels"])
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """The foreground labels: name -> value."""
+        return {str(name): int(value) for name, value in self.manifest["labels"].items()}
+
+    @property
+    def digest(self) -> str:
+        """A hash of the cases' content, independent of paths and order."""
+        return str(self.manifest["digest"])
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """The measured properties of the cohort."""
+        return dict(read_json(self.folder / FINGERPRINT))
+
+    @cached_property
+    def _by_name(self) -> dict[str, StoredCase]:
+        return {case.case: case for case in self.cases}
+
+    def case(self, name: str) -> StoredCase:
+        """Return one case.
+
+        Raises:
+            ManifestError: There is no such case.
+        """
+        if name not in self._by_name:
+            raise ManifestError(f"{self.folder / MANIFEST}: expected a case '{name}', found none; run stage=prepare")
+        return self._by_name[name]
+
+    def fold(self, fold: int) -> tuple[list[StoredCase], list[StoredCase]]:
+        """Return the training and validation cases of a fold.
+
+        Raises:
+            ConfigurationError: There is no such fold.
+        """
+        if not 0 <= fold < len(self.splits):
+            message = f"fold: expected 0 to {len(self.splits) - 1}, got {fold}; choose another or raise"
+            raise ConfigurationError(f"{message} dataset.num_folds (now {len(self.splits)})")
+        train, val = self.splits[fold]
+        return [self.case(name) for name in train], [self.case(name) for name in val]
+
+    @property
+    def test_cases(self) -> list[StoredCase]:
+        """The cases that were set aside before folds were cut."""
+        return [case for case in self.cases if case.role == "test"]
+
+    def channel_statistics(self, fold: int) -> ChannelStatistics | None:
+        """Return how to normalize on reading, from the fold's training cases; None if the store is normalized.
+
+        Channels that are normalized already pass through unchanged.
+        """
+        schemes: Sequence[str] = self.manifest["channel_normalization"]
+        if "ct" not in schemes:
+            return None
+        train, _ = self.fold(fold)
+        samples = [case._array("intensities.npy") for case in train if case.has_label]
+        values = np.concatenate(samples, axis=1) if samples else np.zeros((len(schemes), 0), np.float32)
+        if values.shape[1] == 0:
+            raise ManifestError(f"fold {fold}: expected labelled voxels to take CT statistics from, found none")
+        return _statistics(values, schemes)
+
+    def with_rebuild(self, rebuild: Callable[[StoredCase], None]) -> "PreparedCohort":
+        """Return the cohort with another way to remake damaged entries."""
+        cases = tuple(replace(case, rebuild=rebuild) for case in self.cases)
+        return replace(self, cases=cases)
+
+
+def _statistics(values: Float32[np.ndarray, "channel sample"], schemes: Sequence[str]) -> ChannelStatistics:
+    rows = []
+    for scheme, row in zip(schemes, values.astype(np.float64), strict=True):
+        if scheme == "ct":
+            lower, upper = np.percentile(row, [0.5, 99.5])
+            rows.append((float(lower), float(upper), float(row.mean()), max(float(row.std()), 1e-8)))
+        else:
+            rows.append((float("-inf"), float("inf"), 0.0, 1.0))
+    lower, upper, mean, deviation = zip(*rows, strict=True)
+    return ChannelStatistics(lower, upper, mean, deviation)

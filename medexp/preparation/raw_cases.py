@@ -1,0 +1,135 @@
+"""Raw cases as a format's `find_cases` discovers them: which files belong together, nothing read yet."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from medexp.errors import CohortError, ConfigurationError
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MAX_IDENTIFIER = 100  # characters; a suffix, an extension and a temporary name must still fit into 255 bytes
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
+
+
+@dataclass(frozen=True)
+class RawCase:
+    """One case's files.
+
+    `case` is safe in a path; `name` is what the raw folder or file is called. `role` is "train" or "test".
+    `problems` are the reasons, found without opening a file, why the case cannot be used.
+    """
+
+    case: str
+    patient: str
+    role: str
+    images: Mapping[str, Path]
+    label: Path | None
+    name: str
+    problems: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class RawCohort:
+    """The cases of one or more roots with the names of their channels and labels."""
+
+    cases: tuple[RawCase, ...]
+    channels: tuple[str, ...]
+    labels: Mapping[str, int]
+
+
+def case_identifier(name: str) -> str:
+    """Return a case's name in a form that is safe as a file name on any system.
+
+    Letters, digits, `.`, `_` and `-` stay; everything else becomes `%` and the hexadecimal UTF-8 bytes, so
+    that different names stay different. A name that is too long keeps its beginning and ends in a hash.
+    """
+    plain = _PLAIN.fullmatch(name) and name.split(".")[0].upper() not in _RESERVED
+    safe = name if plain else "".join(_escaped(character, first=not index) for index, character in enumerate(name))
+    if len(safe) <= _MAX_IDENTIFIER:
+        return safe
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return f"{safe[: _MAX_IDENTIFIER - 17].rstrip('%')}-{digest}"
+
+
+def _escaped(character: str, *, first: bool) -> str:
+    if re.fullmatch(r"[A-Za-z0-9._-]", character) and not (first and re.fullmatch(r"[._-]|[A-Za-z]", character)):
+        return character
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def patient_matcher(pattern: str) -> re.Pattern[str]:
+    """Return the compiled `dataset.patient_pattern`.
+
+    Raises:
+        ConfigurationError: It is not a regular expression with a group named `patient`.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        message = f"dataset.patient_pattern: expected a regular expression, got {pattern!r} ({error})"
+        raise ConfigurationError(message) from error
+    if "patient" not in compiled.groupindex:
+        message = f"dataset.patient_pattern: expected a group (?P<patient>...), got {pattern!r}"
+        raise ConfigurationError(message)
+    return compiled
+
+
+def patient_of(name: str, matcher: re.Pattern[str]) -> str | None:
+    """Return the patient that a case's name tells, or None if the pattern does not match."""
+    match = matcher.match(name)
+    return match.group("patient") if match is not None else None
+
+
+def raw_case(
+    name: str,
+    *,
+    matcher: re.Pattern[str],
+    role: str,
+    images: Mapping[str, Path],
+    label: Path | None,
+    problems: Iterable[str] = (),
+) -> RawCase:
+    """Return a case; a name that the patient pattern does not match is one of its problems."""
+    patient = patient_of(name, matcher)
+    found = list(problems)
+    if not patient:
+        found.append(f"dataset.patient_pattern {matcher.pattern!r} finds no patient in the name {name!r}")
+    return RawCase(case_identifier(name), patient or name, role, dict(images), label, name, tuple(found))
+
+
+def combined(cases: Iterable[RawCase]) -> tuple[RawCase, ...]:
+    """Return the cases sorted by identifier; those that share one are marked as problems.
+
+    Raises:
+        CohortError: There are none.
+    """
+    ordered = sorted(cases, key=lambda case: (case.case, case.name))
+    counts = Counter(case.case for case in ordered)
+    places = {case.case: [str(_place(other)) for other in ordered if other.case == case.case] for case in ordered if counts[case.case] > 1}
+    return tuple(
+        replace(case, problems=(*case.problems, f"found {counts[case.case]} times: {', '.join(places[case.case])}"))
+        if counts[case.case] > 1
+        else case
+        for case in ordered
+    )
+
+
+def _place(case: RawCase) -> Path:
+    return next(iter(case.images.values()), case.label or Path(case.name))
+
+
+def require_roots(roots: Iterable[Path], key: str) -> list[Path]:
+    """Return the roots after checking that each is a folder.
+
+    Raises:
+        CohortError: Lists those that are not; names the configuration key.
+    """
+    places = [Path(root) for root in roots]
+    missing = [str(place) for place in places if not place.is_dir()]
+    if missing:
+        message = f"{key}: expected folders, found none at {', '.join(missing)}; set {key} or data_dir"
+        raise CohortError(message)
+    return places
