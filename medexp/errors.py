@@ -70,3 +70,7 @@ class MissingDependencyError(MedexpError, ImportError):
 
     def __init__(self, extra: str) -> None:
         super().__init__(f"expected the optional packages of medexp[{extra}], found none: pip install 'medexp[{extra}]'")
+
+
+class SweepFailedError(MedexpError, RuntimeError):
+    """Some jobs of a sweep failed or were skipped; the table above the message says which and why."""

@@ -161,7 +161,8 @@ class Run:
         """Record what the run made. `digest` stands for the result; by default it covers all outputs."""
         described = {name: _described(path, self.folder) for name, path in outputs.items()}
         result = digest if digest is not None else identity_of({k: v["sha256"] for k, v in described.items()})
-        write_json(self.folder / "outputs.json", {"outputs": described, "digest": result, **details})
+        record = {"outputs": described, "digest": result, "by_content": digest is not None, **details}
+        write_json(self.folder / "outputs.json", record)
 
     def outputs(self) -> dict[str, Output]:
         """Return what the run made, by name; empty before it has ended."""

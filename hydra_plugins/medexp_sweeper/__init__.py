@@ -1,0 +1,1 @@
+"""A thin Hydra plugin; Hydra finds it only under this name."""

@@ -1,0 +1,48 @@
+"""Hydra's way to `medexp.sweeps.staged`: choose it with hydra/sweeper=staged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class StagedSweeperConf:
+    """Configuration of the sweeper; `params` are choices that the command line may replace."""
+
+    _target_: str = "hydra_plugins.medexp_sweeper.staged.StagedSweeper"
+    params: dict[str, str] = field(default_factory=dict)
+
+
+class StagedSweeper(Sweeper):
+    """Every combination of the choices, in the order of the stages."""
+
+    def __init__(self, params: dict[str, str] | None) -> None:
+        self.params = dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Build the launcher."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
+        """Run the sweep; raises SweepFailedError if a job did not finish."""
+        from medexp.sweeps.staged import expand, plan, run_sweep
+
+        sources: Any = self.config.hydra.runtime.config_sources
+        config_dirs = [source.path for source in sources if source.provider == "command-line"]
+        combinations, varying = expand(arguments, self.params)
+        return run_sweep(plan(combinations, varying, config_dirs), self.launcher, title=str(self.config.name))
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="staged", node=StagedSweeperConf, provider="medexp_sweeper"
+)

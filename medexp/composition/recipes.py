@@ -1,0 +1,156 @@
+"""From a composed configuration to the recipe that the ledger addresses."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from medexp.composition.compose import checked, resolved_stage
+from medexp.composition.overrides import key_of
+from medexp.errors import ConfigurationError
+from medexp.runs.lineage import Recipe
+
+# In the order in which they can run; training stages stand between as "1", "2", ...
+BEFORE_TRAINING = ("mock", "prepare")
+AFTER_TRAINING = ("predict", "evaluate", "report", "compare", "view")
+
+# How and where a run is executed does not decide its result; precision and compilation do.
+_NOT_SCIENCE = ("accelerator", "devices", "strategy", "num_workers")
+_PLACES = ("output_dir", "data_dir")
+_NOT_PATHS = frozenset({"validation", "test"})
+
+
+def stage_rank(stage: str) -> tuple[int, int]:
+    """Return a key that sorts stages in the order in which they can run."""
+    if stage in BEFORE_TRAINING:
+        return 0, BEFORE_TRAINING.index(stage)
+    if stage in AFTER_TRAINING:
+        return 2, AFTER_TRAINING.index(stage)
+    return 1, int(stage)
+
+
+def recipe_of(
+    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], *, config_dirs: Sequence[str] = ()
+) -> Recipe:
+    """Return the recipe of a composed configuration.
+
+    `overrides` are what it was composed from and `choices` the options that Hydra took; the upstream is
+    the same line with another stage.
+    """
+    stage = str(choices["stage"])
+    received = _received(config)
+    node = resolved_stage(config)
+    upstream = {
+        name: _upstream_recipes(spec, config, overrides, config_dirs)
+        for name, spec in node["upstream"].items()
+    }
+    return Recipe(
+        stage=stage,
+        dataset=str(config.dataset.name),
+        label=_label(stage, config, choices, received, upstream),
+        received=received,
+        config=_recorded(config),
+        overrides=tuple(overrides),
+        inputs=tuple(_paths(node["inputs"])),
+        upstream={name: recipes for name, recipes in upstream.items() if recipes},
+    )
+
+
+@lru_cache(maxsize=512)
+def _composed_recipe(overrides: tuple[str, ...], config_dirs: tuple[str, ...]) -> Recipe:
+    composed = checked(overrides, config_dirs=config_dirs)
+    choices = composed.config.hydra.runtime.choices
+    return recipe_of(composed.config, composed.overrides, choices, config_dirs=config_dirs)
+
+
+def _upstream_recipes(
+    spec: str | Mapping[str, Any], config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[str]
+) -> tuple[Recipe, ...]:
+    wanted = {"stage": spec} if isinstance(spec, str) else dict(spec)
+    if wanted.get("unless") is not None:
+        return ()
+    stage = str(wanted["stage"]) if wanted.get("stage") is not None else last_stage(config)
+    folds = wanted.get("folds") or [None]
+    # Data are always this run's own; trained weights may come from another composition.
+    replaced = [] if stage in BEFORE_TRAINING else list(config.upstream.overrides)
+    return tuple(
+        _composed_recipe(tuple(_rewritten(overrides, [*replaced, *_choice(stage, fold)])), tuple(config_dirs))
+        for fold in folds
+    )
+
+
+def _choice(stage: str, fold: int | None) -> list[str]:
+    return [f"stage='{stage}'" if stage.isdigit() else f"stage={stage}", *([] if fold is None else [f"fold={fold}"])]
+
+
+def _rewritten(overrides: Iterable[str], replacing: Sequence[str]) -> list[str]:
+    """Return the line with some keys replaced; what is particular to this run does not pass upstream."""
+    replaced = {key_of(text) for text in replacing} | {"upstream.overrides", "run", "resume"}
+    return [*(text for text in overrides if key_of(text) not in replaced), *replacing]
+
+
+def last_stage(config: DictConfig) -> str:
+    """Return the last training stage of the model's curriculum."""
+    return str(list(config.model.curriculum)[-1]).removeprefix("stage_")
+
+
+def _received(config: DictConfig) -> dict[str, Any]:
+    masked = copy.deepcopy(config)
+    with open_dict(masked):
+        for key in _NOT_SCIENCE:
+            masked.hardware[key] = "-"
+        for key in _PLACES:
+            masked[key] = "-"
+    node = resolved_stage(masked)
+    call = dict(node["call"])
+    for argument, kept in node["identity_of"].items():
+        call[argument] = {key: call[argument][key] for key in kept if key in call[argument]}
+    return _up_to_this_stage(call, node["curriculum"])
+
+
+def _up_to_this_stage(call: dict[str, Any], curriculum: str | None) -> dict[str, Any]:
+    """Drop the curriculum's later entries, so that a rate of stage 2 leaves stage 1 what it is."""
+    model = call.get("model")
+    if curriculum is None or not isinstance(model, dict):
+        return {**call, **({"model": {k: v for k, v in model.items() if k != "curriculum"}} if model else {})}
+    names = list(model["curriculum"])
+    if curriculum not in names:
+        stage = curriculum.removeprefix("stage_")
+        message = f"stage={stage}: expected a stage of the model's curriculum, which has {names}"
+        raise ConfigurationError(message)
+    kept = {name: model["curriculum"][name] for name in names[: names.index(curriculum) + 1]}
+    return {**call, "model": {**model, "curriculum": kept}}
+
+
+def _label(
+    stage: str,
+    config: DictConfig,
+    choices: Mapping[str, str],
+    received: Mapping[str, Any],
+    upstream: Mapping[str, Sequence[Recipe]],
+) -> str:
+    parts = [stage]
+    trained = "model" in received or any(_is_trained(recipe) for recipes in upstream.values() for recipe in recipes)
+    if trained:
+        parts += [str(choices["model"]), f"fold{config.fold}", f"seed{config.seed}"]
+    return "-".join(parts)
+
+
+def _is_trained(recipe: Recipe) -> bool:
+    return recipe.stage not in BEFORE_TRAINING
+
+
+def _recorded(config: DictConfig) -> dict[str, Any]:
+    """Return the configuration as composed, interpolations unresolved: secrets stay in the environment."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    return {str(key): value for key, value in plain.items() if key != "hydra"}
+
+
+def _paths(inputs: Iterable[Any]) -> Iterable[str]:
+    for entry in inputs:
+        if isinstance(entry, list | tuple):
+            yield from _paths(entry)
+        elif entry is not None and entry not in _NOT_PATHS:
+            yield str(entry)

@@ -1,0 +1,247 @@
+"""Which recorded run a command addresses, and which runs it starts from."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from medexp.errors import ResumeError, UpstreamMissingError
+from medexp.runs.identity import difference, identity_of, listing_digest, short
+from medexp.runs.ledger import Run, now
+from medexp.runs.provenance import code_version, git_state, machine, versions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a composed command asks for, before any data is looked at.
+
+    `received` is the part of the stage's arguments that decides the result. `inputs` are raw files and
+    folders whose listing counts. `upstream` are the recipes of the stages that this one starts from.
+    """
+
+    stage: str
+    dataset: str
+    label: str
+    received: Mapping[str, Any]
+    config: Mapping[str, Any]
+    overrides: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    upstream: Mapping[str, tuple["Recipe", ...]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Return a hash that equal jobs of a sweep share; known before any of them has run."""
+        upstream = {name: [recipe.key for recipe in recipes] for name, recipes in self.upstream.items()}
+        return identity_of({"stage": self.stage, "received": self.received, "inputs": self.inputs, "upstream": upstream})
+
+    @property
+    def command(self) -> str:
+        """Return the single-run command line."""
+        quoted = [f"'{text}'" if any(char in text for char in " ;$(){}[]*?|&<>\"") else text for text in self.overrides]
+        return " ".join(["python -m medexp.run", *quoted])
+
+
+class Action(Enum):
+    """What is to be done with the run that a command addresses."""
+
+    START = "start"
+    CONTINUE = "continue"
+    REUSE = "reuse"
+
+
+@dataclass(frozen=True)
+class Addressed:
+    """A recipe with its identity and the finished runs that it starts from."""
+
+    recipe: Recipe
+    identity: str
+    upstream: Mapping[str, list[Run]]
+
+    def folder(self, output_dir: Path) -> Path:
+        """Return the folder of the first attempt."""
+        return output_dir / self.recipe.dataset / f"{self.recipe.label}-{short(self.identity)}"
+
+    def inputs(self) -> dict[str, list[dict[str, str | None]]]:
+        """Return what the ledger records of the upstream: whose results, and their digests."""
+        return {
+            name: [{"folder": run.folder.name, "identity": run.identity, "digest": run.digest} for run in runs]
+            for name, runs in self.upstream.items()
+        }
+
+
+def address(recipe: Recipe, output_dir: Path) -> Addressed:
+    """Find the finished upstream of `recipe` and compute its identity.
+
+    Raises:
+        UpstreamMissingError: An earlier stage has not finished; the message holds the command that makes it.
+    """
+    upstream = {name: [finished(one, output_dir) for one in recipes] for name, recipes in recipe.upstream.items()}
+    sources = {name: [_contribution(run) for run in runs] for name, runs in upstream.items()}
+    listing = listing_digest(recipe.inputs) if recipe.inputs else None
+    identity = identity_of(
+        {"stage": recipe.stage, "received": recipe.received, "inputs": listing, "upstream": sources}
+    )
+    return Addressed(recipe, identity, upstream)
+
+
+def _contribution(run: Run) -> str:
+    """Prepared data count by their content, everything else by what was asked for."""
+    return str(run.digest) if run.result.get("by_content") else run.identity
+
+
+def finished(recipe: Recipe, output_dir: Path) -> Run:
+    """Return the newest finished attempt of `recipe` whose own inputs are still what they were.
+
+    Raises:
+        UpstreamMissingError: There is none.
+    """
+    addressed = address(recipe, output_dir)
+    for run in reversed(list(attempts(addressed.folder(output_dir)))):
+        if run.state == "finished" and not stale_reason(run, addressed):
+            return run
+    latest = max(attempts(addressed.folder(output_dir)), key=lambda run: run.folder.name, default=None)
+    found = f"one that is {latest.state} in {latest.folder}" if latest else "none"
+    what = f"a finished stage {recipe.stage} of this configuration"
+    raise UpstreamMissingError(f"expected {what}, found {found}; make it with\n  {recipe.command}")
+
+
+def attempts(folder: Path) -> Iterator[Run]:
+    """Yield the recorded attempts at one identity, oldest first: `<folder>`, `<folder>.2`, ..."""
+    number = 1
+    while (path := attempt_folder(folder, number)).exists():
+        if (path / "run.json").exists():
+            yield Run.read(path)
+        number += 1
+
+
+def attempt_folder(folder: Path, number: int) -> Path:
+    """Return the folder of the n-th attempt."""
+    return folder if number == 1 else folder.with_name(f"{folder.name}.{number}")
+
+
+def stale_reason(run: Run, addressed: Addressed) -> str | None:
+    """Return why a finished run no longer stands for what it started from, or None if it does."""
+    if damaged := run.damaged_outputs():
+        return f"its outputs {damaged} are missing or of another size"
+    if run.record.get("inputs") != addressed.inputs():
+        return "a stage that it started from was made anew since"
+    return None
+
+
+def open_run(addressed: Addressed, output_dir: Path, *, resume: str, run_id: str | None) -> tuple[Run, Action]:
+    """Return the run that a command addresses, and what is to be done with it.
+
+    Raises:
+        ResumeError: `resume=require` finds nothing to continue, or `run=<id>` names another configuration.
+    """
+    folder = addressed.folder(output_dir)
+    known = list(attempts(folder))
+    if run_id is not None:
+        _same_run(run_id, addressed, output_dir)
+    if resume == "never":
+        return _new(addressed, attempt_folder(folder, len(known) + 1)), Action.START
+    if not known:
+        if resume == "require" or run_id is not None:
+            raise ResumeError(_nothing_to_continue(addressed, output_dir))
+        return _new(addressed, folder), Action.START
+    latest = known[-1]
+    _warn_of_other_code(latest)
+    if latest.state != "finished":
+        # What the upstream is now is what a continued attempt starts from.
+        latest.record["inputs"] = addressed.inputs()
+        return latest, Action.CONTINUE
+    reason = stale_reason(latest, addressed)
+    if reason is None:
+        return latest, Action.REUSE
+    log.warning("%s: a new attempt is made, because %s", latest.folder.name, reason)
+    return _new(addressed, attempt_folder(folder, len(known) + 1)), Action.START
+
+
+def _new(addressed: Addressed, folder: Path) -> Run:
+    recipe = addressed.recipe
+    record = {
+        "identity": addressed.identity,
+        "stage": recipe.stage,
+        "dataset": recipe.dataset,
+        "label": recipe.label,
+        "command": recipe.command,
+        "received": recipe.received,
+        "config": recipe.config,
+        "inputs": addressed.inputs(),
+        "upstream": {
+            name: [os.path.relpath(run.folder, folder) for run in runs] for name, runs in addressed.upstream.items()
+        },
+        "code_version": code_version(),
+        "git": git_state(),
+        "versions": versions(),
+        "machine": machine(),
+        "created": now(),
+    }
+    return Run(folder, record)
+
+
+def _warn_of_other_code(run: Run) -> None:
+    if run.record.get("code_version") != code_version():
+        log.warning("%s was made by another version of medexp; resume=never makes it anew", run.folder.name)
+
+
+def _same_run(run_id: str, addressed: Addressed, output_dir: Path) -> None:
+    named = find(run_id, output_dir)
+    if named.identity == addressed.identity:
+        return
+    changed = difference(named.record["received"], addressed.recipe.received)
+    lines = [f"  {key}: {old!r} -> {new!r}" for key, (old, new) in changed.items()]
+    lines = lines or ["  its inputs changed: other raw files or another upstream"]
+    message = f"run={run_id}: expected the configuration of {named.folder.name}, got another one:\n"
+    raise ResumeError(message + "\n".join(lines) + "\nTake these back, or leave run= out to make a new run.")
+
+
+def _nothing_to_continue(addressed: Addressed, output_dir: Path) -> str:
+    recipe = addressed.recipe
+    message = f"resume=require: expected a recorded stage {recipe.stage} of this configuration, found none"
+    candidates = [run for run in all_runs(output_dir) if run.record["stage"] == recipe.stage]
+    if not candidates:
+        return f"{message}; resume=auto starts one"
+    changes = [(difference(run.record["received"], recipe.received), run) for run in candidates]
+    nearest, run = min(changes, key=lambda pair: len(pair[0]))
+    lines = [f"  {key}: {old!r} -> {new!r}" for key, (old, new) in nearest.items()]
+    return "\n".join([f"{message}; the nearest is {run.folder.name}, which differs in", *lines])
+
+
+def find(run_id: str, output_dir: Path) -> Run:
+    """Return the newest run whose identity or folder name matches `run_id`.
+
+    Raises:
+        ResumeError: None does, or several different ones do.
+    """
+    found = [run for run in all_runs(output_dir) if run.identity.startswith(run_id) or run.folder.name == run_id]
+    identities = {run.identity for run in found}
+    if len(identities) != 1:
+        names = [run.folder.name for run in found] or [run.folder.name for run in all_runs(output_dir)][:10]
+        raise ResumeError(f"run={run_id}: expected one recorded run, found {len(identities)}; there are {names}")
+    return max(found, key=lambda run: run.record["created"])
+
+
+def all_runs(output_dir: Path) -> list[Run]:
+    """Return every recorded run below `output_dir`, oldest first."""
+    runs = [Run.read(path.parent) for path in output_dir.glob("*/*/run.json")]
+    return sorted(runs, key=lambda run: run.record["created"])
+
+
+def ancestry(runs: Sequence[Run]) -> list[Run]:
+    """Return `runs` and everything that they started from, nearest first, each once."""
+    seen: dict[str, Run] = {}
+    pending = list(runs)
+    while pending:
+        run = pending.pop(0)
+        if str(run.folder) in seen:
+            continue
+        seen[str(run.folder)] = run
+        relative = [path for paths in run.record["upstream"].values() for path in paths]
+        pending += [Run.read(Path(os.path.normpath(run.folder / path))) for path in relative]
+    return list(seen.values())

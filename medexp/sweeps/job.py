@@ -1,0 +1,138 @@
+"""One job: a composed stage, from its address in the ledger to its final state."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from medexp.composition.build import instantiate
+from medexp.composition.compose import resolved_stage
+from medexp.composition.recipes import recipe_of
+from medexp.errors import MedexpError
+from medexp.runs.ledger import Run
+from medexp.runs.lineage import Action, Addressed, address, open_run
+from medexp.sweeps.logs import log_to_console, log_to_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from medexp.stages.context import Result
+    from medexp.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+EXIT_TERMINATED = 143
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended. As a number it is its objective, which is what hyper-parameter search asks for."""
+
+    state: str
+    folder: str
+    objective: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+    reused: bool = False
+    elapsed_s: float = 0.0
+
+    def __float__(self) -> float:
+        return float("nan") if self.objective is None else float(self.objective)
+
+
+def run_composed(config: DictConfig) -> Outcome:
+    """Run the stage of a configuration that Hydra has composed for this process."""
+    hydra_config = HydraConfig.get()
+    sources = hydra_config.runtime.config_sources
+    config_dirs = [source.path for source in sources if source.provider == "command-line"]
+    log_to_console()
+    return run_job(config, list(hydra_config.overrides.task), hydra_config.runtime.choices, config_dirs)
+
+
+def run_job(
+    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], config_dirs: Sequence[str]
+) -> Outcome:
+    """Find or start the run that the configuration addresses, and bring it to its end.
+
+    Raises:
+        MedexpError: Whatever the stage refuses; the ledger then says `failed` with the reason.
+    """
+    output_dir = Path(config.output_dir).absolute()
+    recipe = recipe_of(config, overrides, choices, config_dirs=config_dirs)
+    addressed = address(recipe, output_dir)
+    run, action = open_run(addressed, output_dir, resume=config.resume, run_id=config.run)
+    if action is Action.REUSE:
+        return _reused(run)
+    run.begin()
+    with log_to_file(run.folder / "log.txt"), _recorded(run):
+        return _executed(config, addressed, run, resume=action is Action.CONTINUE)
+
+
+def _executed(config: DictConfig, addressed: Addressed, run: Run, *, resume: bool) -> Outcome:
+    from medexp.stages.context import Context
+
+    started = time.monotonic()
+    log.info("%s: %s", "continues" if resume else "starts", run.folder)
+    with _tracker(config, run) as tracker:
+        stage = instantiate(resolved_stage(config)["call"], key="stage.call")
+        context = Context(
+            run=run,
+            tracker=tracker,
+            upstream=addressed.upstream,
+            resume=resume,
+            command=addressed.recipe.command,
+            output_dir=Path(config.output_dir).absolute(),
+        )
+        result: Result = stage(context=context)
+    elapsed_s = time.monotonic() - started
+    details = {"scores": dict(result.scores), "objective": result.objective, "lines": list(result.lines)}
+    run.write_outputs(result.outputs, digest=result.digest, elapsed_s=elapsed_s, **details)
+    run.end("finished", elapsed_s=elapsed_s)
+    outcome = Outcome("finished", str(run.folder), result.objective, result.scores, result.lines, elapsed_s=elapsed_s)
+    _say(outcome)
+    return outcome
+
+
+def _tracker(config: DictConfig, run: Run) -> "Tracker":
+    from medexp.tracking import Tracker
+
+    settings = dict(config.tracking)
+    return Tracker(run, output_dir=Path(config.output_dir).absolute(), experiment=str(config.name), **settings)
+
+
+def _reused(run: Run) -> Outcome:
+    result = run.result
+    outcome = Outcome(
+        "finished", str(run.folder), result.get("objective"), result["scores"], tuple(result["lines"]), reused=True
+    )
+    log.info("finished before, nothing to do (resume=never starts over): %s", run.folder)
+    _say(outcome)
+    return outcome
+
+
+def _say(outcome: Outcome) -> None:
+    for line in outcome.lines:
+        log.info(line)
+    log.info("in %s", outcome.folder)
+
+
+@contextmanager
+def _recorded(run: Run) -> "Iterator[None]":
+    """Write how the run ended, whatever happens; a kill is found by its lock."""
+    try:
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt) or _exit_status(error) == EXIT_TERMINATED
+        log.log(logging.INFO if isinstance(error, MedexpError) else logging.ERROR, "%s", error, exc_info=error)
+        run.end("interrupted" if stopped else "failed", reason=f"{type(error).__name__}: {error}")
+        raise
+
+
+def _exit_status(error: BaseException) -> Any:  # noqa: ANN401 - SystemExit carries anything
+    return error.code if isinstance(error, SystemExit) else None

@@ -1,0 +1,142 @@
+"""A sweep: expand the choices, check every job, order them by stage, run the waves, tell the truth."""
+
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+
+from medexp.composition.compose import checked
+from medexp.composition.overrides import key_of, normalize
+from medexp.composition.recipes import recipe_of, stage_rank
+from medexp.errors import ConfigurationError, SweepFailedError
+from medexp.runs.lineage import Recipe
+from medexp.sweeps.logs import log_to_console
+from medexp.sweeps.table import show_table
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class SweepJob:
+    """One combination of a sweep's choices and what became of it."""
+
+    number: int
+    overrides: list[str]
+    recipe: Recipe
+    varying: Mapping[str, str]
+    state: str = "waiting"
+    reason: str = ""
+    outcome: Any = None
+    twins: list["SweepJob"] = field(default_factory=list)
+
+    @property
+    def stage(self) -> str:
+        """The stage that this job runs."""
+        return self.recipe.stage
+
+
+def expand(arguments: Sequence[str], params: Mapping[str, Any]) -> tuple[list[list[str]], list[str]]:
+    """Return every combination of the choices, and the keys that vary. The command line wins over `params`."""
+    given = {key_of(text) for text in arguments}
+    defaults = [f"{key}={value}" for key, value in params.items() if key not in given]
+    parsed = OverridesParser.create().parse_overrides(normalize([*defaults, *arguments]))
+    choices = [_choices(override) for override in parsed]
+    varying = [
+        override.get_key_element().lstrip("+") for override, options in zip(parsed, choices, strict=True) if len(options) > 1
+    ]
+    return [list(combination) for combination in itertools.product(*choices)], varying
+
+
+def _choices(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    if not override.is_discrete_sweep():
+        key = override.get_key_element()
+        raise ConfigurationError(f"{key}: expected choices such as {key}=1,2; intervals need hydra/sweeper=optuna")
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def plan(combinations: Sequence[list[str]], varying: Sequence[str], config_dirs: Sequence[str]) -> list[SweepJob]:
+    """Compose and check every job before any starts, in the order in which they can run.
+
+    Jobs that receive the same are one job; the others are its twins.
+    """
+    jobs: dict[str, SweepJob] = {}
+    for overrides in combinations:
+        composed = checked(overrides, config_dirs=config_dirs)
+        recipe = recipe_of(
+            composed.config, composed.overrides, composed.config.hydra.runtime.choices, config_dirs=config_dirs
+        )
+        values = {key: _value(composed.overrides, key) for key in varying}
+        job = SweepJob(0, list(composed.overrides), recipe, values)
+        if recipe.key in jobs:
+            jobs[recipe.key].twins.append(job)
+        else:
+            jobs[recipe.key] = job
+    ordered = sorted(jobs.values(), key=lambda job: stage_rank(job.stage))
+    for number, job in enumerate(ordered):
+        job.number = number
+    return ordered
+
+
+def _value(overrides: Sequence[str], key: str) -> str:
+    return next((text.split("=", 1)[1].strip("'") for text in overrides if key_of(text) == key), "")
+
+
+def run_sweep(jobs: Sequence[SweepJob], launcher: Launcher, *, title: str) -> list[JobReturn]:
+    """Run the waves of a planned sweep and show the table.
+
+    Raises:
+        SweepFailedError: A job failed or was skipped.
+    """
+    log_to_console()
+    returns: list[JobReturn] = []
+    for _, group in itertools.groupby(jobs, key=lambda job: stage_rank(job.stage)):
+        wave = [job for job in group if not _skip(job, jobs)]
+        if not wave:
+            continue
+        names = ", ".join(_named(job) for job in wave)
+        log.info("── stage %s: %d job%s%s", wave[0].stage, len(wave), "s" * (len(wave) > 1), f" ({names})" if names else "")
+        results = launcher.launch([job.overrides for job in wave], initial_job_idx=wave[0].number)
+        returns += results
+        for job, result in zip(wave, results, strict=True):
+            _note(job, result)
+    show_table(jobs, title=title)
+    bad = [job for job in jobs if job.state != "finished"]
+    if bad:
+        first = next((job for job in bad if job.state == "failed"), bad[0])
+        message = f"{len(bad)} of {len(jobs)} jobs did not finish; the first: job {first.number}, {first.reason}"
+        raise SweepFailedError(f"{message}\nRun the same line again: finished jobs are not redone.")
+    return returns
+
+
+def _named(job: SweepJob) -> str:
+    return " ".join(f"{key}={value}" for key, value in job.varying.items() if key != "stage" and value)
+
+
+def _skip(job: SweepJob, jobs: Sequence[SweepJob]) -> bool:
+    """Say whether a job that this one starts from did not finish; note it as skipped."""
+    needed = _upstream_keys(job.recipe)
+    missing = [other for other in jobs if other.recipe.key in needed and other.state in {"failed", "skipped"}]
+    if missing:
+        job.state, job.reason = "skipped", f"job {missing[0].number} (stage {missing[0].stage}) {missing[0].state}"
+    return bool(missing)
+
+
+def _upstream_keys(recipe: Recipe) -> set[str]:
+    direct = [one for recipes in recipe.upstream.values() for one in recipes]
+    return {one.key for one in direct}.union(*(_upstream_keys(one) for one in direct))
+
+
+def _note(job: SweepJob, result: JobReturn) -> None:
+    if result.status is JobStatus.COMPLETED:
+        job.state, job.outcome = "finished", result.return_value
+        return
+    job.state = "failed"
+    job.reason = str(result._return_value)
