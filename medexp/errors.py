@@ -65,6 +65,14 @@ class StorageError(MedexpError, OSError):
     """A file could not be written (full disk, no permission); earlier files are untouched."""
 
 
+class TrackingError(MedexpError, ConnectionError):
+    """MLflow cannot be reached although `tracking.strict` says that it must be."""
+
+
+class FrozenWeightsError(MedexpError, RuntimeError):
+    """A tensor that the curriculum freezes has changed during training; the message names it."""
+
+
 class MissingDependencyError(MedexpError, ImportError):
     """An optional package is not installed."""
 
