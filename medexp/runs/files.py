@@ -5,13 +5,15 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from medexp.errors import ManifestError, StorageError
 
 _CHUNK_BYTES = 1 << 20
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_CANNOT_WRITE = _FULL | {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.ENAMETOOLONG}
 
 
 @contextmanager
@@ -34,15 +36,18 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             _sync(path.parent)
     except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
         raise storage_error(path, error, written=temporary) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def storage_error(path: Path, error: OSError, *, written: Path | None = None) -> StorageError:
     """Return `error` as one that names the file, the bytes written so far and the remedy."""
     size = written.stat().st_size if written is not None and written.exists() else 0
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    full = error.errno in _FULL
     remedy = "free some space and run the same command again" if full else "check the folder's permissions"
     reason = error.strerror or str(error)
     return StorageError(f"{path}: expected to write it, got '{reason}' after {size:,} bytes; {remedy}")
