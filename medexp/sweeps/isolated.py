@@ -1,6 +1,5 @@
 """Run jobs in processes of their own, forked from a server that has imported the heavy libraries once."""
 
-import ctypes
 import logging
 import multiprocessing
 import os
@@ -24,7 +23,8 @@ from medexp.errors import MedexpError
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 1.0
+# Enough to write a checkpoint of the current step.
+_GRACE_S = 8.0
 
 
 class JobDiedError(MedexpError, RuntimeError):
@@ -152,14 +152,13 @@ def _redirect(path: Path) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the fork server ends, which it does when the sweep is killed, even by -9."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    parent = os.getppid()
+    """Ask this process to end when the sweep's process is gone, even by -9; then insist."""
+    parent = multiprocessing.parent_process()
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_POLL_S)
+        parent.join()  # type: ignore[union-attr] - a job's process always has a parent
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE_S)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
