@@ -1,15 +1,16 @@
 """Raw cases as a format's `find_cases` discovers them: which files belong together, nothing read yet."""
 
 import hashlib
+import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medexp.errors import CohortError, ConfigurationError
 
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9._-]")
 _MAX_IDENTIFIER = 100  # characters; a suffix, an extension and a temporary name must still fit into 255 bytes
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
 
@@ -43,20 +44,22 @@ class RawCohort:
 def case_identifier(name: str) -> str:
     """Return a case's name in a form that is safe as a file name on any system.
 
-    Letters, digits, `.`, `_` and `-` stay; everything else becomes `%` and the hexadecimal UTF-8 bytes, so
-    that different names stay different. A name that is too long keeps its beginning and ends in a hash.
+    Letters, digits, `.`, `_` and `-` stay, but no name begins with a sign or is a device of Windows;
+    everything else becomes `%` and the hexadecimal UTF-8 bytes, so that different names stay different. A name
+    that is too long keeps its beginning and ends in a hash.
     """
-    plain = _PLAIN.fullmatch(name) and name.split(".")[0].upper() not in _RESERVED
-    safe = name if plain else "".join(_escaped(character, first=not index) for index, character in enumerate(name))
+    escape_first = not name[:1].isalnum() or name.split(".")[0].upper() in _RESERVED
+    safe = "".join(
+        character if _PLAIN.fullmatch(character) and not (escape_first and index == 0) else _escaped(character)
+        for index, character in enumerate(name)
+    )
     if len(safe) <= _MAX_IDENTIFIER:
         return safe
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return f"{safe[: _MAX_IDENTIFIER - 17].rstrip('%')}-{digest}"
 
 
-def _escaped(character: str, *, first: bool) -> str:
-    if re.fullmatch(r"[A-Za-z0-9._-]", character) and not (first and re.fullmatch(r"[._-]|[A-Za-z]", character)):
-        return character
+def _escaped(character: str) -> str:
     return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
@@ -101,35 +104,59 @@ def raw_case(
 
 
 def combined(cases: Iterable[RawCase]) -> tuple[RawCase, ...]:
-    """Return the cases sorted by identifier; those that share one are marked as problems.
+    """Return the cases sorted by identifier; those that share one are marked as problems."""
+    ordered = sorted(cases, key=lambda case: (case.case, case.name, str(_place(case))))
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for case in ordered:
+        places[case.case].append(str(_place(case)))
+    return tuple(_marked(case, places[case.case]) for case in ordered)
 
-    Raises:
-        CohortError: There are none.
-    """
-    ordered = sorted(cases, key=lambda case: (case.case, case.name))
-    counts = Counter(case.case for case in ordered)
-    places = {case.case: [str(_place(other)) for other in ordered if other.case == case.case] for case in ordered if counts[case.case] > 1}
-    return tuple(
-        replace(case, problems=(*case.problems, f"found {counts[case.case]} times: {', '.join(places[case.case])}"))
-        if counts[case.case] > 1
-        else case
-        for case in ordered
-    )
+
+def _marked(case: RawCase, places: list[str]) -> RawCase:
+    if len(places) == 1:
+        return case
+    return replace(case, problems=(*case.problems, f"found {len(places)} times: {', '.join(places)}"))
 
 
 def _place(case: RawCase) -> Path:
     return next(iter(case.images.values()), case.label or Path(case.name))
 
 
-def require_roots(roots: Iterable[Path], key: str) -> list[Path]:
+def required_channels(channels: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the configured channels of a format that does not name them itself.
+
+    Raises:
+        ConfigurationError: None are configured, or one twice.
+    """
+    if not channels:
+        raise ConfigurationError("dataset.channels: expected the names of the images of a case, got none")
+    if len(set(channels)) != len(channels):
+        raise ConfigurationError(f"dataset.channels: expected different names, got {list(channels)}")
+    return tuple(channels)
+
+
+def required_labels(labels: Mapping[str, int] | None) -> dict[str, int]:
+    """Return the configured labels in the order of their values.
+
+    Raises:
+        ConfigurationError: None are configured, or their values are not 1..n.
+    """
+    ordered = dict(sorted((labels or {}).items(), key=lambda item: item[1]))
+    if not ordered or list(ordered.values()) != list(range(1, len(ordered) + 1)) or len(ordered) > 255:
+        message = f"dataset.labels: expected the values 1 to n, at most 255, without 0 for background, got {labels}"
+        raise ConfigurationError(message)
+    return ordered
+
+
+def require_folders(roots: Iterable[Path]) -> list[Path]:
     """Return the roots after checking that each is a folder.
 
     Raises:
-        CohortError: Lists those that are not; names the configuration key.
+        CohortError: Lists those that are not.
     """
-    places = [Path(root) for root in roots]
+    places = [Path(os.path.abspath(root)) for root in roots]  # noqa: PTH100 - resolve() would change linked names
     missing = [str(place) for place in places if not place.is_dir()]
     if missing:
-        message = f"{key}: expected folders, found none at {', '.join(missing)}; set {key} or data_dir"
-        raise CohortError(message)
+        message = f"expected folders of raw data, found none at {', '.join(missing)}"
+        raise CohortError(f"{message}; set dataset.roots, dataset.test_roots or data_dir")
     return places

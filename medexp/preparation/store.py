@@ -1,0 +1,213 @@
+"""The prepared store: one folder per case, named by what it was made from, so that it can never be stale.
+
+    <store>/<key[:2]>/<key>/   image.npy  label.npy  foreground.npy  intensities.npy  picture.png  case.json
+
+`case.json` is written last into a temporary folder, which takes its final name when it is complete. Two
+processes may make the same entry at the same time; the second finds the first's and drops its own.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from medexp.errors import ManifestError
+from medexp.geometry import affine, grids, resampling
+from medexp.io import nifti
+from medexp.io.prepared import StoredCase, entry_folder
+from medexp.preparation import entry as entries
+from medexp.preparation import normalization, verification
+from medexp.preparation.entry import EmptyCaseError, Entry, Transform, build_entry
+from medexp.preparation.picture import case_picture
+from medexp.preparation.raw_cases import RawCase
+from medexp.preparation.verification import RawContent, read_content, verify
+from medexp.runs.files import read_json, sha256_of, storage_error, write_json
+from medexp.runs.identity import identity_of
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one raw case: the facts of its entry, or the reasons why it has none.
+
+    `key` addresses the entry, `source` holds the SHA-256 of the raw files, `sizes` the bytes of the entry's.
+    """
+
+    case: RawCase
+    key: str | None
+    source: Mapping[str, str]
+    facts: Mapping[str, Any]
+    sizes: Mapping[str, int]
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    reused: bool = False
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Return a hash of the source of every module that decides what an entry holds, and of its libraries."""
+    digest = hashlib.sha256(str(sorted(nifti.reader_versions().items())).encode())
+    for module in (affine, grids, resampling, nifti, normalization, verification, entries):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()
+
+
+def entry_key(source: Mapping[str, str], transform: Transform) -> str:
+    """Return the name of the entry that these raw files and this transform make."""
+    return identity_of({"source": dict(source), "transform": transform.to_json(), "code": code_version()})
+
+
+def store_case(case: RawCase, transform: Transform, store: Path) -> Outcome:
+    """Verify a raw case and make its entry, or find the one that is there.
+
+    A damaged entry is made anew with a warning. Problems that the search for cases found, and every reason
+    that its files give, are in the outcome; only a store that cannot be written raises.
+
+    Raises:
+        StorageError: The entry cannot be written.
+    """
+    content = read_content(case.images, case.label)
+    source = content.source()
+    if case.problems or content.reasons:
+        _, reasons = verify(content, transform.labels)
+        return Outcome(case, None, source, {}, {}, (*case.problems, *reasons))
+    key = entry_key(source, transform)
+    record, damage = _intact(entry_folder(store, key))
+    if record is not None:
+        return Outcome(case, key, source, record["facts"], record["sizes"], reused=True)
+    warnings = () if damage is None else (f"its store entry was damaged ({damage}) and has been made anew",)
+    for warning in warnings:
+        _log.warning("%s: %s", case.case, warning)
+    return _made(case, key, content, transform, store, warnings)
+
+
+def _made(
+    case: RawCase, key: str, content: RawContent, transform: Transform, store: Path, warnings: tuple[str, ...]
+) -> Outcome:
+    verified, reasons = verify(content, transform.labels)
+    source = content.source()
+    if verified is None:
+        return Outcome(case, None, source, {}, {}, reasons)
+    try:
+        entry = build_entry(verified, transform)
+    except EmptyCaseError as error:
+        return Outcome(case, None, source, {}, {}, (str(error),))
+    record = _write(entry, entry_folder(store, key), source=source, transform=transform)
+    return Outcome(case, key, source, record["facts"], record["sizes"], warnings=warnings)
+
+
+def _intact(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the record of an entry whose files are what was written, or None and what is wrong with it, if it is."""
+    if not folder.exists():
+        return None, None
+    try:
+        record = read_json(folder / "case.json")
+        damaged = [name for name, digest in record["sha256"].items() if sha256_of(folder / name) != digest]
+    except (ManifestError, OSError, KeyError, AttributeError, TypeError) as error:
+        return None, str(error)
+    return (None, f"{', '.join(damaged)} changed") if damaged else (record, None)
+
+
+def _write(entry: Entry, folder: Path, *, source: Mapping[str, str], transform: Transform) -> dict[str, Any]:
+    temporary = folder.with_name(f".making-{folder.name[:16]}-{uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        record = _write_files(entry, temporary, source=source, transform=transform)
+        _take_place(temporary, folder)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return record
+
+
+def _write_files(entry: Entry, folder: Path, *, source: Mapping[str, str], transform: Transform) -> dict[str, Any]:
+    arrays = {
+        "image.npy": entry.image,
+        "label.npy": entry.label,
+        "foreground.npy": entry.foreground,
+        "intensities.npy": entry.intensities,
+    }
+    present = {name: array for name, array in arrays.items() if array is not None}
+    for name, array in present.items():
+        with (folder / name).open("wb") as stream:
+            np.save(stream, array, allow_pickle=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+    (folder / "picture.png").write_bytes(case_picture(entry.image, entry.label))
+    record = {
+        "transform": transform.to_json(),
+        "source": dict(source),
+        "facts": dict(entry.facts),
+        "grid": entry.facts["grid"],
+        "sha256": {name: sha256_of(folder / name) for name in present},
+        "sizes": {name: (folder / name).stat().st_size for name in present},
+    }
+    write_json(folder / "case.json", record)
+    record["sizes"]["case.json"] = (folder / "case.json").stat().st_size
+    return record
+
+
+def _take_place(temporary: Path, folder: Path) -> None:
+    """Give a complete entry its name; an entry that is there and damaged makes room, an intact one stays."""
+    while True:
+        try:
+            os.rename(temporary, folder)  # noqa: PTH104 - refuses a folder that is not empty, as it must
+        except OSError:
+            if not folder.exists():
+                raise
+        else:
+            return
+        if _intact(folder)[0] is not None:
+            return
+        aside = folder.with_name(f".damaged-{folder.name[:16]}-{uuid4().hex}")
+        try:
+            os.rename(folder, aside)  # noqa: PTH104
+        except FileNotFoundError:
+            continue
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Rebuilder:
+    """Makes the damaged entry of a prepared case anew from its raw files.
+
+    `transform` is the manifest's; see `Rebuilder.of`.
+    """
+
+    transform: Transform
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> "Rebuilder":
+        """Return the rebuilder for the cases of a manifest."""
+        described = manifest["transform"]
+        return cls(
+            Transform(
+                channels=tuple(described["channels"]),
+                labels=dict(described["labels"]),
+                schemes=tuple(described["schemes"]),
+                spacing_mm=tuple(described["spacing_mm"]),
+            )
+        )
+
+    def __call__(self, case: StoredCase) -> None:
+        """Make the entry.
+
+        Raises:
+            ManifestError: The raw files are not what they were; the message names the case.
+        """
+        raw = RawCase(case.case, case.patient, case.role, case.image_paths, case.label_path, case.case)
+        store = case.folder.parent.parent
+        outcome = store_case(raw, self.transform, store)
+        if outcome.key != case.folder.name:
+            reason = "; ".join(outcome.reasons) or "the raw files or medexp have changed since"
+            raise ManifestError(f"{case.case}: expected to rebuild its store entry, but {reason}; run stage=prepare")
