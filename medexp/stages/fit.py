@@ -1,0 +1,200 @@
+"""Train one stage of a model's curriculum: prepared cases -> best and last checkpoint, history."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from medexp.callbacks.checkpoint_files import AtomicCheckpointIO, forget_after, loader_states, newest_valid, step_of, verify
+from medexp.callbacks.checkpoints import BestCheckpoints, LastCheckpoint
+from medexp.callbacks.interruption import Interruption
+from medexp.callbacks.randomness import PureRandomness, seed_everything
+from medexp.callbacks.recorder import Recorder
+from medexp.callbacks.resources import LoaderWait
+from medexp.errors import CohortError, ConfigurationError
+from medexp.stages.context import Context, Result
+from medexp.stages.hand_over import take_over
+
+log = logging.getLogger(__name__)
+
+_MAX_WORKERS = 8
+
+
+def fit(
+    datamodule: Any,  # noqa: ANN401 - a datamodule with `open` and `contract`; stages know none by type
+    model: Callable[..., LightningModule],
+    *,
+    trainer: Callable[..., Trainer],
+    callbacks: Mapping[str, Callback],
+    curriculum: str,
+    fold: int,
+    seed: int,
+    num_workers: int | None,
+    context: Context,
+) -> Result:
+    """Train and return the best and the last checkpoint, the history and the best score.
+
+    Everything that is drawn at random follows from `seed`. An interrupted run goes on from its newest intact
+    checkpoint and ends with the same bits as one that was never interrupted (on the same device type).
+
+    Args:
+        datamodule: Is opened on the upstream run `prepared`.
+        model: Completed here with the dataset's contract and the phase. A second stage starts from the
+            upstream run `initial`, a first one from what the model's own `weights` say.
+        trainer: Completed here with callbacks and files.
+        callbacks: By name; a name set to null is left out.
+        curriculum: The phase's name.
+        fold: Which fold validates.
+        seed: Of initial weights, order, augmentation and dropout.
+        num_workers: Loader processes; null: one per core, at most 8.
+        context: The run.
+
+    Raises:
+        CohortError: The fold has no training or no validation cases.
+        ConfigurationError: Nothing would be validated.
+        SystemExit: The run was asked to end (143 after SIGTERM); the current step is saved.
+    """
+    started_s = time.monotonic()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it advertises and repeats itself otherwise
+    seed_everything(seed, "data")
+    workers = count_workers() if num_workers is None else num_workers
+    datamodule.open(context.upstream["prepared"][0].folder, fold=fold, seed=seed, num_workers=workers)
+    train, validation = datamodule.train_dataloader(), datamodule.val_dataloader()
+    _refuse_empty(len(train), len(validation), fold)
+
+    start = _find_start(context)
+    module, lines = _build_model(model, datamodule.contract, curriculum, seed, context, start)
+    recorder = Recorder(context.tracker, folder=context.run.folder)
+    built = _build_trainer(trainer, callbacks, seed, recorder, context.run.folder)
+    _describe(module, context)
+
+    seed_everything(seed, "training")
+    if start is not None:
+        # Lightning 2.6.6 restores a loader in the middle of an epoch, but not between two.
+        for state in loader_states(start.path):
+            train.load_state_dict(state)
+    checkpoint = None if start is None else str(start.path)
+    built.fit(module, train_dataloaders=train, val_dataloaders=validation, ckpt_path=checkpoint, weights_only=True)
+    return _result(built, context, lines, time.monotonic() - started_s)
+
+
+def count_workers() -> int:
+    """Return one loader process per core that this process may use, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MAX_WORKERS)
+
+
+def _refuse_empty(num_train: int, num_validation: int, fold: int) -> None:
+    for name, number in (("training", num_train), ("validation", num_validation)):
+        if number == 0:
+            message = f"fold={fold}: expected {name} batches, got none; prepare more cases, or lower"
+            raise CohortError(f"{message} dataset.num_folds or dataset.batch_size")
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The checkpoint that an interrupted run goes on from."""
+
+    path: Path
+    step: int
+
+
+def _find_start(context: Context) -> _Start | None:
+    if not context.resume:
+        return None
+    path = newest_valid(context.run.folder / "checkpoints")
+    step = 0 if path is None else step_of(path)
+    forget_after(context.run.folder / "checkpoints", step)
+    repeated = context.tracker.rewind(step)
+    if path is None:
+        log.info("resume: no checkpoint was written before the interruption; training starts at step 1")
+        return None
+    log.info("resume: %d steps recovered from %s; %d logged lines are made again", step, path.name, repeated)
+    return _Start(path, step)
+
+
+def _build_model(
+    model: Callable[..., LightningModule],
+    contract: object,
+    phase: str,
+    seed: int,
+    context: Context,
+    start: _Start | None,
+) -> tuple[LightningModule, list[str]]:
+    """Return the model with its initial weights, and a line for each proof of what was loaded."""
+    seed_everything(seed, "weights")
+    initial = context.upstream.get("initial", [])
+    if start is not None:
+        return model(contract=contract, phase=phase, weights=None), [f"resumed at step {start.step}"]
+    if not initial:
+        module = model(contract=contract, phase=phase)
+        line = getattr(module, "weights_report", None)
+        return module, [str(line)] if line else []
+    module = model(contract=contract, phase=phase, weights=None)
+    line = take_over(module, initial[0])
+    log.info("%s", line)
+    context.tracker.set_tags({"medexp.initial_weights_sha256": initial[0].output("best").sha256})
+    return module, [line]
+
+
+def _build_trainer(
+    trainer: Callable[..., Trainer], callbacks: Mapping[str, Callback], seed: int, recorder: Recorder, folder: Path
+) -> Trainer:
+    configured = [callback for callback in callbacks.values() if callback is not None]
+    last = next((callback for callback in configured if isinstance(callback, LastCheckpoint)), None)
+    # Lightning moves checkpoints to the end in this order, so lines are written before a step is saved.
+    built = trainer(
+        callbacks=[PureRandomness(seed), *configured, recorder, Interruption(last)],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+        logger=False,
+        profiler=LoaderWait(),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    every, epochs = built.check_val_every_n_epoch, built.max_epochs
+    if every is not None and epochs is not None and every > epochs > 0:
+        message = "trainer.check_val_every_n_epoch=%d is more than max_epochs=%d: the last one is validated"
+        log.warning(message, every, epochs)
+        built.check_val_every_n_epoch = epochs
+    return built
+
+
+def _describe(module: LightningModule, context: Context) -> None:
+    weights = list(module.parameters())
+    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+    context.tracker.log_params({"parameters": sum(weight.numel() for weight in weights), "parameters_trained": trained})
+    prepared = context.upstream["prepared"][0]
+    context.tracker.set_tags({"medexp.prepared": prepared.name, "medexp.dataset_digest": str(prepared.digest)})
+
+
+def _result(trainer: Trainer, context: Context, lines: list[str], elapsed_s: float) -> Result:
+    folder = context.run.folder / "checkpoints"
+    present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined] # set by Lightning
+    ranking = next((callback for callback in present if isinstance(callback, BestCheckpoints)), None)
+    if ranking is None or ranking.best is None:
+        message = "expected at least one validation, got none: callbacks.best is off or trainer.limit_val_batches is 0"
+        raise ConfigurationError(message)
+    value, step, epoch = ranking.best
+    recorder = next(callback for callback in present if isinstance(callback, Recorder))
+    scores = recorder.scores_at(step)
+    outputs = {"best": folder / "best.ckpt", "last": folder / "last.ckpt", "history": context.run.folder / "history.csv"}
+    outputs = {name: path for name, path in outputs.items() if path.exists()}
+    tags = {f"medexp.{name}_sha256": verify(path) for name, path in outputs.items() if path.suffix == ".ckpt"}
+    context.tracker.set_tags({**tags, "medexp.best_epoch": epoch, "medexp.best_step": step})
+    dice = {name.removeprefix("val/dice/"): score for name, score in scores.items() if name.startswith("val/dice/")}
+    by_label = "  ".join(f"{name} {score:.4f}" for name, score in dice.items())
+    summary = (
+        *lines,
+        f"best {ranking.monitor} {value:.4f} after epoch {epoch + 1} of {trainer.current_epoch}, step {step}",
+        *([f"Dice: {by_label}"] if by_label else []),
+        f"trained in {elapsed_s:.0f} s; checkpoints and history.csv in {context.run.folder}",
+    )
+    return Result(outputs=outputs, objective=value, scores=scores, lines=summary)
