@@ -1,43 +1,41 @@
 """The rule that nothing stands on both sides of a split: neither a patient nor the same voxels."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from medexp.errors import LeakageError
 
 _LISTED = 20  # pairs in one message
 
+VoxelHashes = Mapping[str, Collection[str]]  # case -> a hash of each of its channels
 
-def shared_pairs(
-    first: Sequence[str], second: Sequence[str], key_of: Mapping[str, str | None]
-) -> list[tuple[str, str]]:
-    """Return the pairs of cases, one of each side, that have the same key. A key of None matches nothing."""
+
+def shared_pairs(first: Sequence[str], second: Sequence[str], keys_of: VoxelHashes) -> list[tuple[str, str]]:
+    """Return the pairs of cases, one of each side, that have a key in common."""
     holders: defaultdict[str, list[str]] = defaultdict(list)
     for case in first:
-        key = key_of[case]
-        if key is not None:
+        for key in keys_of[case]:
             holders[key].append(case)
-    return [(other, case) for case in second for other in holders.get(key_of[case] or "", [])]
+    pairs = {(other, case) for case in second for key in keys_of[case] for other in holders.get(key, [])}
+    return sorted(pairs)
 
 
 def require_disjoint(
-    sides: Mapping[str, Sequence[str]],
-    *,
-    patient_of: Mapping[str, str],
-    voxels_of: Mapping[str, str | None],
+    sides: Mapping[str, Sequence[str]], *, patient_of: Mapping[str, str], voxels_of: VoxelHashes
 ) -> None:
     """Refuse two groups of cases that share a patient or hold the same voxels.
 
     Args:
         sides: Exactly two groups of cases under the names that the message uses.
         patient_of: The patient of each case.
-        voxels_of: A hash of each case's voxels; None where it is not known.
+        voxels_of: Hashes of each case's channels; one in common is enough.
 
     Raises:
         LeakageError: Lists the pairs.
     """
     (first_name, first), (second_name, second) = sides.items()
-    found = [f"{a} and {b} are of patient {patient_of[a]}" for a, b in shared_pairs(first, second, patient_of)]
+    patients = {case: (patient_of[case],) for case in (*first, *second)}
+    found = [f"{a} and {b} are of patient {patient_of[a]}" for a, b in shared_pairs(first, second, patients)]
     found += [f"{a} and {b} hold the same voxels" for a, b in shared_pairs(first, second, voxels_of)]
     if found:
         raise LeakageError(leakage_message(f"{first_name} and {second_name}", found))

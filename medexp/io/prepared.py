@@ -109,8 +109,7 @@ class StoredCase:
     @cached_property
     def grid(self) -> Grid:
         """The raw file's grid and the way back to it."""
-        self._require_entry("case.json")
-        return Grid.from_json(read_json(self.folder / "case.json")["grid"])
+        return Grid.from_json(self.record["grid"])
 
     @property
     def image_paths(self) -> dict[str, Path]:
@@ -201,7 +200,7 @@ class PreparedCohort:
 
     def _require_disjoint(self) -> None:
         patient_of = {case.case: case.patient for case in self.cases}
-        voxels_of = {case.case: str(case.record["voxel_sha256"]) for case in self.cases}
+        voxels_of = {case.case: [key for key in case.record["channel_sha256"] if key] for case in self.cases}
         test = [case.case for case in self.cases if case.role == "test"]
         known = {case.case for case in self.cases if case.role == "train"}
         for index, (train, val) in enumerate(self.splits):

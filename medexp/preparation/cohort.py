@@ -1,12 +1,29 @@
 """A whole cohort: raw files -> verified cases, prepared store, manifest, splits, fingerprint and plan."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from medexp.io.prepared import PreparedCohort, StoredCase
-from medexp.preparation.raw_cases import RawCohort
+import numpy as np
+
+from medexp.errors import CohortError, ConfigurationError
+from medexp.io.leakage import require_disjoint
+from medexp.io.prepared import FINGERPRINT, MANIFEST, PLAN, SPLITS, PreparedCohort, StoredCase
+from medexp.preparation.entry import Transform
+from medexp.preparation.fingerprint import header_spacings, make_fingerprint, median_spacing
+from medexp.preparation.manifest import case_record, make_manifest
+from medexp.preparation.normalization import schemes_of
+from medexp.preparation.plan import make_plan
+from medexp.preparation.quality_report import write_quality_report
+from medexp.preparation.raw_cases import RawCase, RawCohort, combined
+from medexp.preparation.store import Outcome, Rebuilder
+from medexp.preparation.workers import store_cases
+from medexp.runs.files import write_json
+from medexp.sampling.splits import Fold, check_splits, make_splits, read_splits, require_different_voxels
+
+_log = logging.getLogger(__name__)
 
 
 class FindCases(Protocol):
@@ -54,6 +71,8 @@ def prepare_cohort(
 ) -> PreparedCohort:
     """Verify and store every case, then write the cohort's records to `folder`.
 
+    The quality report is written even if cases cannot be used, before the error.
+
     Args:
         settings: The dataset.
         folder: Receives manifest.json, splits_final.json, fingerprint.json, plan.json and the QC report.
@@ -66,7 +85,159 @@ def prepare_cohort(
         LeakageError: A patient or the same voxels would stand on both sides of a split.
         ConfigurationError: A setting does not fit the cohort; names the key.
     """
-    raise NotImplementedError
+    raw = find_raw(settings)
+    transform, outcomes = _stored(settings, raw, store=store, num_workers=num_workers)
+    manifest = make_manifest(
+        dataset=settings.name, transform=transform, normalization=settings.normalization, store=store, outcomes=outcomes
+    )
+    write_quality_report(manifest, folder=folder, store=store)
+    _require_usable(outcomes, skip_bad_cases=skip_bad_cases, report=folder / "qc.html")
+    splits = _splits(settings, manifest, {case.name: case.case for case in raw.cases})
+    train = [record for record in manifest["cases"] if record["role"] == "train"]
+    fingerprint = make_fingerprint(train, channels=transform.channels, labels=transform.labels, store=store)
+    plan = make_plan(
+        spacing_mm=transform.spacing_mm,
+        median_shape=[round(size) for size in fingerprint["stored_shape"]["median"]],
+        patch_size=settings.patch_size,
+    )
+    write_json(folder / FINGERPRINT, fingerprint)
+    write_json(folder / PLAN, plan.to_json())
+    write_json(folder / SPLITS, splits)
+    write_json(folder / MANIFEST, manifest)  # last: with it the folder is complete
+    return PreparedCohort.open(folder, store, rebuild=Rebuilder.of(manifest))
+
+
+def find_raw(settings: CohortSettings) -> RawCohort:
+    """Return all raw cases with their roles; what is missing is among their problems.
+
+    Raises:
+        CohortError: There are no cases.
+        LeakageError: A patient has training and test cases.
+        ConfigurationError: Roots disagree on channels or labels.
+    """
+    if not settings.roots:
+        raise CohortError("dataset.roots: expected at least one folder of raw data, got none")
+    found = _find(settings, settings.roots, settings.channels, settings.labels)
+    cases = list(found.cases)
+    if settings.test_roots:
+        test = _find(settings, settings.test_roots, found.channels, found.labels)
+        cases += [replace(case, role="test") for case in test.cases]
+    if not cases:
+        places = ", ".join(str(root) for root in settings.roots)
+        raise CohortError(f"dataset.roots: expected cases below {places}, found none; check the folder's layout")
+    complete = combined(_with_label_rule(case, require_test_labels=settings.require_test_labels) for case in cases)
+    _require_separate_patients(complete)
+    return RawCohort(complete, found.channels, found.labels)
+
+
+def _find(
+    settings: CohortSettings,
+    roots: Sequence[Path],
+    channels: Sequence[str] | None,
+    labels: Mapping[str, int] | None,
+) -> RawCohort:
+    return settings.find_cases(
+        list(roots), channels=channels, labels=labels, patient_pattern=settings.patient_pattern
+    )
+
+
+def _with_label_rule(case: RawCase, *, require_test_labels: bool) -> RawCase:
+    if case.label is not None or (case.role == "test" and not require_test_labels):
+        return case
+    why = "a training case needs one" if case.role == "train" else "dataset.require_test_labels is set"
+    place = next((path.parent for path in case.images.values()), case.name)
+    return replace(case, problems=(*case.problems, f"{place}: expected a label, found none; {why}"))
+
+
+def _require_separate_patients(cases: Sequence[RawCase]) -> None:
+    patient_of = {case.case: case.patient for case in cases}
+    sides = {
+        "the training cases": [case.case for case in cases if case.role == "train"],
+        "the test cases": [case.case for case in cases if case.role == "test"],
+    }
+    require_disjoint(sides, patient_of=patient_of, voxels_of={case.case: () for case in cases})
+
+
+def _stored(
+    settings: CohortSettings, raw: RawCohort, *, store: Path, num_workers: int | None
+) -> tuple[Transform, list[Outcome]]:
+    """Store all cases at the configured spacing, or at the median of those that can be used for training."""
+    schemes = schemes_of(settings.normalization, raw.channels)
+    training = [case for case in raw.cases if case.role == "train"]
+    spacing = _configured_spacing(settings) or _spacing_of(training or raw.cases)
+    while True:
+        transform = Transform(raw.channels, raw.labels, schemes, spacing)
+        outcomes = store_cases(raw.cases, transform, store=store, num_workers=num_workers)
+        usable = [outcome.case for outcome in outcomes if outcome.key is not None and outcome.case.role == "train"]
+        measured = spacing if settings.spacing_mm is not None or not usable else _spacing_of(usable)
+        if measured == spacing:
+            return transform, outcomes
+        training = usable  # fewer each time, so this ends
+        spacing = measured
+
+
+def _configured_spacing(settings: CohortSettings) -> tuple[float, ...] | None:
+    if settings.spacing_mm is None:
+        return None
+    if len(settings.spacing_mm) != 3 or not all(0.0 < size < np.inf for size in settings.spacing_mm):
+        message = f"dataset.spacing_mm: expected three positive sizes along x, y, z, got {list(settings.spacing_mm)}"
+        raise ConfigurationError(message)
+    return tuple(float(size) for size in settings.spacing_mm)
+
+
+def _spacing_of(cases: Sequence[RawCase]) -> tuple[float, ...]:
+    spacings = header_spacings(cases)
+    return median_spacing(spacings) if spacings else (1.0, 1.0, 1.0)  # no case can be used: each says why
+
+
+def _require_usable(outcomes: Sequence[Outcome], *, skip_bad_cases: bool, report: Path) -> None:
+    bad = [outcome for outcome in outcomes if outcome.key is None]
+    good = [outcome for outcome in outcomes if outcome.key is not None and outcome.case.role == "train"]
+    listing = "".join(
+        f"\n  {outcome.case.case}" + "".join(f"\n    {reason}" for reason in outcome.reasons) for outcome in bad
+    )
+    if bad and not skip_bad_cases:
+        message = f"expected {len(outcomes)} usable cases, but {len(bad)} cannot be used:{listing}"
+        advice = "Correct the files, or go on without these cases: prepare.skip_bad_cases=true"
+        raise CohortError(f"{message}\n{advice}\nThe quality report is {report}")
+    if not good:
+        raise CohortError(f"expected training cases, but none of {len(outcomes)} cases is one that can be used{listing}")
+    for outcome in bad:
+        _log.warning("left out %s: %s", outcome.case.case, "; ".join(outcome.reasons))
+
+
+def _splits(settings: CohortSettings, manifest: Mapping[str, Any], identifier_of: Mapping[str, str]) -> list[Fold]:
+    """Return the folds, made or read, after checking that nothing leaks."""
+    train = [record for record in manifest["cases"] if record["role"] == "train"]
+    patient_of = {str(record["case"]): str(record["patient"]) for record in train}
+    voxels_of = {record["case"]: [key for key in record["channel_sha256"] if key] for record in manifest["cases"]}
+    _require_separate_voxels(manifest, voxels_of)
+    if settings.splits_file is None:
+        require_different_voxels(list(patient_of), patient_of=patient_of, voxels_of=voxels_of)
+        splits = make_splits(patient_of, num_folds=settings.num_folds, seed=settings.split_seed)
+        source = SPLITS
+    else:
+        source = str(settings.splits_file)
+        excluded = {str(record["case"]) for record in manifest["excluded"]}
+        splits = [_usable(fold, identifier_of, excluded) for fold in read_splits(settings.splits_file)]
+    check_splits(splits, patient_of=patient_of, voxels_of=voxels_of, source=source)
+    return splits
+
+
+def _require_separate_voxels(manifest: Mapping[str, Any], voxels_of: Mapping[str, Sequence[str]]) -> None:
+    records = manifest["cases"]
+    sides = {
+        "the training cases": [record["case"] for record in records if record["role"] == "train"],
+        "the test cases": [record["case"] for record in records if record["role"] == "test"],
+    }
+    patient_of = {record["case"]: record["patient"] for record in records}
+    require_disjoint(sides, patient_of=patient_of, voxels_of=voxels_of)
+
+
+def _usable(fold: Fold, identifier_of: Mapping[str, str], excluded: set[str]) -> Fold:
+    """Return a fold in safe names, without the cases that were left out on request."""
+    named = {side: [identifier_of.get(name, name) for name in names] for side, names in fold.items()}
+    return {side: [name for name in names if name not in excluded] for side, names in named.items()}
 
 
 def prepare_unseen(
@@ -80,4 +251,14 @@ def prepare_unseen(
     Raises:
         CohortError: Cases cannot be used; all are listed.
     """
-    raise NotImplementedError
+    raw = _find(settings, [source], prepared.channels, prepared.labels)
+    if not raw.cases:
+        raise CohortError(f"{source}: expected cases of the dataset's raw layout, found none")
+    rebuild = Rebuilder.of(prepared.manifest)
+    cases = [replace(case, role="test") for case in raw.cases]
+    outcomes = store_cases(cases, rebuild.transform, store=prepared.store, num_workers=num_workers)
+    bad = [outcome for outcome in outcomes if outcome.key is None]
+    if bad:
+        listing = "".join(f"\n  {outcome.case.case}: {'; '.join(outcome.reasons)}" for outcome in bad)
+        raise CohortError(f"{source}: expected {len(outcomes)} usable cases, but {len(bad)} cannot be used:{listing}")
+    return [StoredCase.of(case_record(outcome), prepared.store, rebuild) for outcome in outcomes]

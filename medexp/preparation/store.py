@@ -148,12 +148,10 @@ def _write_files(entry: Entry, folder: Path, *, source: Mapping[str, str], trans
         "transform": transform.to_json(),
         "source": dict(source),
         "facts": dict(entry.facts),
-        "grid": entry.facts["grid"],
         "sha256": {name: sha256_of(folder / name) for name in present},
         "sizes": {name: (folder / name).stat().st_size for name in present},
     }
     write_json(folder / "case.json", record)
-    record["sizes"]["case.json"] = (folder / "case.json").stat().st_size
     return record
 
 
