@@ -65,7 +65,7 @@ class _HashingFile:
         self.digest = hashlib.sha256()
         self.error: OSError | None = None
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         try:
             written = self._stream.write(data)
         except OSError as error:

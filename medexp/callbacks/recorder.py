@@ -28,8 +28,8 @@ class Recorder(Callback):
         self._tracker, self._path = tracker, folder / "history.csv"
         self._group: dict[str, list[float]] = {}
         self._sums: dict[str, list[float]] = {}  # metric -> sum and number of steps in this epoch
-        self._notes: dict[str, float] = {}
-        self._epoch: dict[str, float] = {}
+        self._notes: dict[str, float | int] = {}
+        self._epoch: dict[str, float | int] = {}
         self._seen_step = 0
         self._rows: list[dict[str, str]] = []
         self._started_s = 0.0
@@ -39,11 +39,11 @@ class Recorder(Callback):
         """Where figures can be sent."""
         return self._tracker
 
-    def note(self, values: Mapping[str, float]) -> None:
+    def note(self, values: Mapping[str, float | int]) -> None:
         """Add values to the line of the step that is being taken."""
         self._notes.update(values)
 
-    def note_epoch(self, values: Mapping[str, float]) -> None:
+    def note_epoch(self, values: Mapping[str, float | int]) -> None:
         """Add values to the row of this epoch."""
         self._epoch.update(values)
 
@@ -134,7 +134,7 @@ def recorder_of(trainer: Trainer) -> Recorder | None:
     return next((callback for callback in trainer.callbacks if isinstance(callback, Recorder)), None)  # type: ignore[attr-defined]
 
 
-def note(trainer: Trainer, values: Mapping[str, float]) -> None:
+def note(trainer: Trainer, values: Mapping[str, float | int]) -> None:
     """Add values to the line of the step that is being taken, if somebody writes one."""
     recorder = recorder_of(trainer)
     if recorder is not None:

@@ -1,8 +1,8 @@
 """Train one stage of a model's curriculum: prepared cases -> best and last checkpoint, history."""
 
 import logging
-import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,11 @@ from medexp.stages.hand_over import take_over
 
 log = logging.getLogger(__name__)
 
-_MAX_WORKERS = 8
+_EXPECTED_WARNINGS = (
+    r".*does not have many workers",  # the loader has the workers that were asked for
+    r"Found \d+ module\(s\) in eval mode",  # frozen parts are meant to be
+    r".*LeafSpec.* is deprecated",  # Lightning 2.6.6 with torch 2.13 and later
+)
 
 
 def fit(
@@ -51,7 +55,7 @@ def fit(
         curriculum: The phase's name.
         fold: Which fold validates.
         seed: Of initial weights, order, augmentation and dropout.
-        num_workers: Loader processes; null: one per core, at most 8.
+        num_workers: Loader processes; None: the datamodule chooses.
         context: The run.
 
     Raises:
@@ -62,8 +66,7 @@ def fit(
     started_s = time.monotonic()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it advertises and repeats itself otherwise
     seed_everything(seed, "data")
-    workers = count_workers() if num_workers is None else num_workers
-    datamodule.open(context.upstream["prepared"][0].folder, fold=fold, seed=seed, num_workers=workers)
+    datamodule.open(context.upstream["prepared"][0].folder, fold=fold, seed=seed, num_workers=num_workers)
     train, validation = datamodule.train_dataloader(), datamodule.val_dataloader()
     _refuse_empty(len(train), len(validation), fold)
 
@@ -74,19 +77,18 @@ def fit(
     _describe(module, context)
 
     seed_everything(seed, "training")
+    if built.overfit_batches:  # type: ignore[attr-defined] # set by Lightning
+        train.repeat_first_epoch()
     if start is not None:
         # Lightning 2.6.6 restores a loader in the middle of an epoch, but not between two.
         for state in loader_states(start.path):
             train.load_state_dict(state)
     checkpoint = None if start is None else str(start.path)
-    built.fit(module, train_dataloaders=train, val_dataloaders=validation, ckpt_path=checkpoint, weights_only=True)
+    with warnings.catch_warnings():
+        for known in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=known)
+        built.fit(module, train_dataloaders=train, val_dataloaders=validation, ckpt_path=checkpoint, weights_only=True)
     return _result(built, context, lines, time.monotonic() - started_s)
-
-
-def count_workers() -> int:
-    """Return one loader process per core that this process may use, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MAX_WORKERS)
 
 
 def _refuse_empty(num_train: int, num_validation: int, fold: int) -> None:

@@ -81,7 +81,7 @@ class Tracker:
                 self._push()
                 self._check()
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float | int], step: int) -> None:
         """Append one line to the run's metrics.jsonl; costs microseconds.
 
         Raises:

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError
-from medexp.stages.fit import count_workers
 from tests.synthetic.training import Batches, final_state, logged, make_run, start, train
 
 POINTS = [
@@ -37,3 +36,103 @@ def test_killed_run_resumes_bit_for_bit(whole: Path, tmp_path: Path, hook: str, 
     assert start(folder, resume=True) == 0
     assert logged(folder) == logged(whole)
     assert final_state(folder) == final_state(whole)
+
+
+def test_killed_accumulating_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    settings = {"trainer": {"accumulate_grad_batches": 3}, "callback_settings": {"every_n_steps": 2}}
+    assert start(tmp_path / "whole" / "run", **settings) == 0
+    folder = tmp_path / "killed" / "run"
+    assert start(folder, kill=("on_train_batch_start", 12, signal.SIGKILL), **settings) == -signal.SIGKILL
+    assert start(folder, resume=True, **settings) == 0
+    assert logged(folder) == logged(tmp_path / "whole" / "run")
+    assert final_state(folder) == final_state(tmp_path / "whole" / "run")
+
+
+def test_last_partial_group_is_a_step(tmp_path: Path) -> None:
+    train(tmp_path / "run", trainer={"accumulate_grad_batches": 3, "max_epochs": 2})
+    assert {step for step, _, _ in logged(tmp_path / "run")} == set(range(1, 7))  # 7 batches: 3 + 3 + 1, twice
+
+
+@pytest.mark.parametrize(("hook", "call"), [("on_train_batch_start", 11), ("on_validation_batch_end", 1)])
+def test_sigterm_saves_the_current_step_and_exits_143(whole: Path, tmp_path: Path, hook: str, call: int) -> None:
+    folder = tmp_path / "run"
+    assert start(folder, kill=(hook, call, signal.SIGTERM)) == 143
+    done = 11 if hook == "on_train_batch_start" else 14
+    assert (folder / "checkpoints" / "last.ckpt").resolve().name == f"last-{done:08d}.ckpt"
+    assert start(folder, resume=True) == 0
+    assert logged(folder) == logged(whole)
+    assert final_state(folder) == final_state(whole)
+
+
+def test_damaged_last_checkpoint_falls_back_to_the_one_before(
+    whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    assert start(folder, kill=("on_train_batch_start", 14, signal.SIGKILL)) == -signal.SIGKILL
+    path = (folder / "checkpoints" / "last.ckpt").resolve()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    train(folder, resume=True)
+    assert "expected sha256" in caplog.text
+    assert path.name in caplog.text
+    assert logged(folder) == logged(whole)
+
+
+def test_second_stage_starts_from_the_best_weights_of_the_first(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "first")
+    result = train(first.folder)
+    first.write_outputs(result.outputs, digest=None)
+    best = torch.load(result.outputs["best"], weights_only=True)
+    result = train(tmp_path / "second", initial=first, trainer={"max_epochs": 2}, model={"lr": 0.0})
+    weights = torch.load(result.outputs["last"], weights_only=True)["state_dict"]
+    unchanged = [name for name in weights if torch.equal(weights[name], best["state_dict"][name])]
+    running = {"network.encoder.1.running_mean", "network.encoder.1.running_var", "network.encoder.1.num_batches_tracked"}
+    assert set(weights) - set(unchanged) == running  # nothing is frozen in the second stage
+    assert first.output("best").sha256 in result.lines[0]
+
+
+def test_second_stage_refuses_weights_that_changed_since(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "first")
+    result = train(first.folder, trainer={"max_epochs": 2})
+    first.write_outputs(result.outputs, digest=None)
+    with result.outputs["best"].open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(CheckpointMismatchError, match="the file changed after its run ended"):
+        train(tmp_path / "second", initial=first)
+
+
+def test_best_is_the_best_and_not_the_last(tmp_path: Path) -> None:
+    result = train(
+        tmp_path / "run", model={"lr": 1.0}, trainer={"max_epochs": 6, "check_val_every_n_epoch": 1}
+    )
+    scores = {
+        step: float.fromhex(value) for step, name, value in logged(tmp_path / "run") if name == "val/dice/mean"
+    }
+    assert len(scores) == 6
+    assert result.objective == max(scores.values())
+    best = torch.load(result.outputs["best"], weights_only=True)
+    assert scores[best["global_step"]] == max(scores.values())
+
+
+def test_empty_fold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="fold=0: expected training batches, got none"):
+        train(tmp_path / "run", data={"num_batches": 0})
+
+
+def test_training_without_validation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="expected at least one validation"):
+        train(tmp_path / "run", trainer={"limit_val_batches": 0, "max_epochs": 1})
+
+
+def test_validation_takes_place_in_a_short_training(tmp_path: Path) -> None:
+    result = train(tmp_path / "run", trainer={"max_epochs": 1, "check_val_every_n_epoch": 5})
+    assert result.objective is not None
+
+
+def test_toy_loader_forgets_nothing() -> None:
+    batches = Batches(1)
+    first = [batch["image"] for _, batch in zip(range(3), batches, strict=False)]
+    again = Batches(1)
+    again.load_state_dict({"epoch": 0, "done": 1})
+    assert torch.equal(next(iter(again))["image"], first[1])
