@@ -111,12 +111,12 @@ class Grid:
         )
 
 
-def _three(values: Any) -> Shape:  # noqa: ANN401 - JSON list
+def _three(values: Any) -> Shape:
     i, j, k = (int(value) for value in values)
     return (i, j, k)
 
 
-def _box(sides: Any) -> Box:  # noqa: ANN401 - JSON list
+def _box(sides: Any) -> Box:
     i, j, k = ((int(start), int(stop)) for start, stop in sides)
     return (i, j, k)
 

@@ -68,9 +68,7 @@ class StoredCase:
     rebuild: Callable[["StoredCase"], None] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(
-        cls, record: Mapping[str, Any], store: Path, rebuild: Callable[["StoredCase"], None] | None = None
-    ) -> Self:
+    def of(cls, record: Mapping[str, Any], store: Path, rebuild: Callable[["StoredCase"], None] | None = None) -> Self:
         """Return the case that a manifest entry describes."""
         key = str(record["store"])
         return cls(

@@ -52,9 +52,7 @@ def shrink(picture: Shaped[np.ndarray, "row column"], longest: int) -> Shaped[np
     return picture[::step, ::step]
 
 
-def side_by_side(
-    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], *, gap: int = 2
-) -> UInt8[np.ndarray, "row column 3"]:
+def side_by_side(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], *, gap: int = 2) -> UInt8[np.ndarray, "row column 3"]:
     """Return pictures of any height in one row, separated by dark columns."""
     height = max(picture.shape[0] for picture in pictures)
     tiles = []

@@ -136,9 +136,7 @@ def _find(
     channels: Sequence[str] | None,
     labels: Mapping[str, int] | None,
 ) -> RawCohort:
-    return settings.find_cases(
-        list(roots), channels=channels, labels=labels, patient_pattern=settings.patient_pattern
-    )
+    return settings.find_cases(list(roots), channels=channels, labels=labels, patient_pattern=settings.patient_pattern)
 
 
 def _with_label_rule(case: RawCase, *, require_test_labels: bool) -> RawCase:
@@ -201,7 +199,9 @@ def _require_usable(outcomes: Sequence[Outcome], *, skip_bad_cases: bool, report
         advice = "Correct the files, or go on without these cases: prepare.skip_bad_cases=true"
         raise CohortError(f"{message}\n{advice}\nThe quality report is {report}")
     if not good:
-        raise CohortError(f"expected training cases, but none of {len(outcomes)} cases is one that can be used{listing}")
+        raise CohortError(
+            f"expected training cases, but none of {len(outcomes)} cases is one that can be used{listing}"
+        )
     for outcome in bad:
         _log.warning("left out %s: %s", outcome.case.case, "; ".join(outcome.reasons))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, Num, UInt8
 
-from medexp.geometry.grids import Box, Grid, to_canonical
+from medexp.geometry.grids import Box, to_canonical
 from medexp.geometry.resampling import resample_label, resample_linear
 from medexp.preparation.normalization import normalize, stored_dtype
 from medexp.preparation.verification import VerifiedCase
@@ -132,9 +132,7 @@ def _image(
 def _channel_hashes(image: Num[np.ndarray, "channel i j k"]) -> list[str | None]:
     """Return a hash per channel; None for a constant one, which tells nothing about whose it is."""
     bits = image.view(f"u{image.dtype.itemsize}")  # integers compare faster than 16-bit floats
-    return [
-        None if channel.min() == channel.max() else hashlib.sha256(channel.data).hexdigest() for channel in bits
-    ]
+    return [None if channel.min() == channel.max() else hashlib.sha256(channel.data).hexdigest() for channel in bits]
 
 
 def _combined_hash(image: Num[np.ndarray, "channel i j k"], hashes: Sequence[str | None]) -> str:

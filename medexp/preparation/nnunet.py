@@ -109,9 +109,7 @@ def _foreground(labels: Mapping[str, Any]) -> dict[str, int]:
     return required_labels({name: value for name, value in labels.items() if name != "background"})
 
 
-def _require_agreement(
-    root: Path, described: _Description, channels: Sequence[str], labels: Mapping[str, int]
-) -> None:
+def _require_agreement(root: Path, described: _Description, channels: Sequence[str], labels: Mapping[str, int]) -> None:
     unknown = [name for name in channels if name not in described.channels]
     if unknown:
         message = f"dataset.channels: expected names of {root / 'dataset.json'}: {list(described.channels)}"

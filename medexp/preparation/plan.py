@@ -119,4 +119,6 @@ def _axes_to_halve(spacing: Sequence[float], size: Sequence[int], *, exact: bool
 def _kernel(spacing: Sequence[float], *, before: Sequence[int]) -> tuple[int, ...]:
     """Return 3 along the axes that are fine enough, and where a finer level has it already."""
     finest = min(spacing)
-    return tuple(3 if was == 3 or value / finest < _ANISOTROPY else 1 for value, was in zip(spacing, before, strict=True))
+    return tuple(
+        3 if was == 3 or value / finest < _ANISOTROPY else 1 for value, was in zip(spacing, before, strict=True)
+    )

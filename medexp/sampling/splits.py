@@ -60,7 +60,7 @@ def read_splits(path: Path) -> list[Fold]:
     return [{"train": sorted(fold["train"]), "val": sorted(fold["val"])} for fold in record]
 
 
-def _is_fold(fold: Any) -> bool:  # noqa: ANN401 - any JSON value
+def _is_fold(fold: Any) -> bool:
     sides = [fold.get("train"), fold.get("val")] if isinstance(fold, dict) else []
     return bool(sides) and all(
         isinstance(side, list) and side and all(isinstance(case, str) for case in side) for side in sides
@@ -115,9 +115,7 @@ def _require_once(cases: Sequence[str], where: str) -> None:
         raise ManifestError(f"{where} names cases twice: {', '.join(repeated[:10])}; correct dataset.splits_file")
 
 
-def require_different_voxels(
-    cases: Sequence[str], *, patient_of: Mapping[str, str], voxels_of: VoxelHashes
-) -> None:
+def require_different_voxels(cases: Sequence[str], *, patient_of: Mapping[str, str], voxels_of: VoxelHashes) -> None:
     """Refuse a cohort in which cases of different patients hold the same voxels.
 
     Some fold would have one of them on each side, and whose they are is not known.
