@@ -190,11 +190,10 @@ def open_client(uri: str) -> "MlflowClient":
     """Import MLflow and open the store; a new database is made by one process while others wait."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for name in ("mlflow", "alembic"):  # a hundred lines about migrations otherwise
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a hundred lines about migrations otherwise
     from mlflow.tracking import MlflowClient
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it prints a trace of every error that it also raises
     if not uri.startswith("sqlite:///"):
         return MlflowClient(uri)
     path = Path(uri.removeprefix("sqlite:///"))

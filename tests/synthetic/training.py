@@ -227,7 +227,7 @@ def train(
 def start(folder: Path, *, kill: tuple[str, int, int] | None = None, **settings: Any) -> int:
     """Train in a fresh process and return its exit code, negative for a signal; `kill` is (hook, call, signal)."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tests.synthetic.training"])
+    server.set_forkserver_preload(["tests.synthetic.training", "mlflow.tracking"])
     process = server.Process(target=_in_process, args=(folder, kill, settings))
     process.start()
     process.join(120)
