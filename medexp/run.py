@@ -55,7 +55,7 @@ def task(config: "DictConfig") -> "Outcome":
 def _compose_and_launch(argv: list[str]) -> None:
     import hydra
 
-    from medexp.composition.compose import conf_dir
+    from medexp.composition.locations import conf_dir
 
     sys.argv = [sys.argv[0], *argv]
     # Hydra then hands exceptions on, instead of printing an abridged one and leaving by itself.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -35,12 +36,12 @@ class StagedSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         """Run the sweep; raises SweepFailedError if a job did not finish."""
-        from medexp.sweeps.staged import expand, plan, run_sweep
+        from medexp.sweeps.staged import plan, run_sweep
 
         sources: Any = self.config.hydra.runtime.config_sources
-        config_dirs = [source.path for source in sources if source.provider == "command-line"]
-        combinations, varying = expand(arguments, self.params)
-        return run_sweep(plan(combinations, varying, config_dirs), self.launcher, title=str(self.config.name))
+        config_dirs = [Path(source.path) for source in sources if source.provider == "command-line"]
+        # `params` are read from the composed configuration, where the command line has already replaced some.
+        return run_sweep(plan(arguments, config_dirs), self.launcher, title=str(self.config.name))
 
 
 ConfigStore.instance().store(

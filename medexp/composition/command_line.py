@@ -3,10 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from medexp.composition.compose import checked
-from medexp.composition.help import help_text
-from medexp.composition.overrides import normalize, refuse_flags
+from medexp.composition.overrides import refuse_flags
 
 _DEMO = "experiment=demo"
 
@@ -28,6 +27,8 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
         ConfigurationError: An option, key, value or target is refused; the message names it.
     """
     if any(flag in {"--help", "-h"} for flag in argv):
+        from medexp.composition.help import help_text
+
         return CommandLine([], help_text())
     refuse_flags(argv)
     flags, overrides, config_dirs = _split(argv)
@@ -35,11 +36,13 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
         return CommandLine(list(argv))
     if any(flag.startswith("--hydra-help") for flag in flags):
         return CommandLine(list(argv))
-    composed = checked(normalize(overrides or [_DEMO]), config_dirs=config_dirs, multirun=_is_multirun(flags))
+    from medexp.composition.composer import checked
+
+    composed = checked(overrides or [_DEMO], config_dirs=config_dirs, multirun=_is_multirun(flags))
     return CommandLine([*flags, *composed.overrides])
 
 
-def _split(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for names in (("--config-dir", "-cd"), ("--cfg", "-c"), ("--package", "-p")):
         parser.add_argument(*names)
@@ -50,7 +53,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     for name in ("config_dir", "cfg", "package", "info"):
         if (value := getattr(known, name)) is not None:
             flags += [f"--{name.replace('_', '-')}", value]
-    return flags, overrides, [known.config_dir] if known.config_dir else []
+    return flags, overrides, [Path(known.config_dir)] if known.config_dir else []
 
 
 def _is_multirun(flags: Sequence[str]) -> bool:

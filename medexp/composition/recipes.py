@@ -3,11 +3,12 @@
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from medexp.composition.compose import checked, resolved_stage
+from medexp.composition.composer import checked, resolved_stage
 from medexp.composition.overrides import key_of
 from medexp.errors import ConfigurationError
 from medexp.runs.lineage import Recipe
@@ -19,6 +20,8 @@ AFTER_TRAINING = ("predict", "evaluate", "report", "compare", "view")
 # How and where a run is executed does not decide its result; precision and compilation do.
 _NOT_SCIENCE = ("accelerator", "devices", "strategy", "num_workers")
 _PLACES = ("output_dir", "data_dir")
+# Keys that say something about one run only.
+_OWN = frozenset({"upstream.overrides", "run", "resume"})
 _NOT_PATHS = frozenset({"validation", "test"})
 
 
@@ -32,7 +35,7 @@ def stage_rank(stage: str) -> tuple[int, int]:
 
 
 def recipe_of(
-    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], *, config_dirs: Sequence[str] = ()
+    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], *, config_dirs: Sequence[Path] = ()
 ) -> Recipe:
     """Return the recipe of a composed configuration.
 
@@ -46,10 +49,12 @@ def recipe_of(
         name: _upstream_recipes(spec, config, overrides, config_dirs)
         for name, spec in node["upstream"].items()
     }
+    tags = _tags(stage, config, choices, received, upstream)
     return Recipe(
         stage=stage,
         dataset=str(config.dataset.name),
-        label=_label(stage, config, choices, received, upstream),
+        label=_label(tags),
+        tags=tags,
         received=received,
         config=_recorded(config),
         overrides=tuple(overrides),
@@ -59,14 +64,19 @@ def recipe_of(
 
 
 @lru_cache(maxsize=512)
-def _composed_recipe(overrides: tuple[str, ...], config_dirs: tuple[str, ...]) -> Recipe:
+def composed_recipe(overrides: tuple[str, ...], config_dirs: tuple[Path, ...]) -> Recipe:
+    """Return the recipe of a line of overrides, composed and checked once per process.
+
+    Raises:
+        ConfigurationError: The line does not compose.
+    """
     composed = checked(overrides, config_dirs=config_dirs)
     choices = composed.config.hydra.runtime.choices
     return recipe_of(composed.config, composed.overrides, choices, config_dirs=config_dirs)
 
 
 def _upstream_recipes(
-    spec: str | Mapping[str, Any], config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[str]
+    spec: str | Mapping[str, Any], config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[Path]
 ) -> tuple[Recipe, ...]:
     wanted = {"stage": spec} if isinstance(spec, str) else dict(spec)
     if wanted.get("unless") is not None:
@@ -76,7 +86,7 @@ def _upstream_recipes(
     # Data are always this run's own; trained weights may come from another composition.
     replaced = [] if stage in BEFORE_TRAINING else list(config.upstream.overrides)
     return tuple(
-        _composed_recipe(tuple(_rewritten(overrides, [*replaced, *_choice(stage, fold)])), tuple(config_dirs))
+        composed_recipe(tuple(_rewritten(overrides, [*replaced, *_choice(stage, fold)])), tuple(config_dirs))
         for fold in folds
     )
 
@@ -86,9 +96,11 @@ def _choice(stage: str, fold: int | None) -> list[str]:
 
 
 def _rewritten(overrides: Iterable[str], replacing: Sequence[str]) -> list[str]:
-    """Return the line with some keys replaced; what is particular to this run does not pass upstream."""
-    replaced = {key_of(text) for text in replacing} | {"upstream.overrides", "run", "resume"}
-    return [*(text for text in overrides if key_of(text) not in replaced), *replacing]
+    """Return the line with some keys replaced in their place; what is particular to this run does not pass upstream."""
+    new = {key_of(text): text for text in replacing}
+    kept = [text for text in overrides if key_of(text) not in _OWN]
+    line = [new.pop(key_of(text), text) for text in kept]
+    return [*line, *new.values()]
 
 
 def last_stage(config: DictConfig) -> str:
@@ -124,22 +136,28 @@ def _up_to_this_stage(call: dict[str, Any], curriculum: str | None) -> dict[str,
     return {**call, "model": {**model, "curriculum": kept}}
 
 
-def _label(
+def _tags(
     stage: str,
     config: DictConfig,
     choices: Mapping[str, str],
     received: Mapping[str, Any],
     upstream: Mapping[str, Sequence[Recipe]],
-) -> str:
-    parts = [stage]
-    trained = "model" in received or any(_is_trained(recipe) for recipes in upstream.values() for recipe in recipes)
-    if trained:
-        parts += [str(choices["model"]), f"fold{config.fold}", f"seed{config.seed}"]
-    return "-".join(parts)
+) -> dict[str, Any]:
+    """Return which run this is; model, fold and seed only where training took part."""
+    tags = {"stage": stage, "dataset": str(config.dataset.name)}
+    if "model" in received or any(_is_trained(recipe) for recipes in upstream.values() for recipe in recipes):
+        tags |= {"model": str(choices["model"]), "fold": int(config.fold), "seed": int(config.seed)}
+    return tags
+
+
+def _label(tags: Mapping[str, Any]) -> str:
+    """Return the readable part of the folder's name, for example `2-monai_ft-fold0-seed0`."""
+    numbers = [f"{name}{tags[name]}" for name in ("fold", "seed") if name in tags]
+    return "-".join([tags["stage"], *([tags["model"]] if "model" in tags else []), *numbers])
 
 
 def _is_trained(recipe: Recipe) -> bool:
-    return recipe.stage not in BEFORE_TRAINING
+    return "model" in recipe.tags
 
 
 def _recorded(config: DictConfig) -> dict[str, Any]:

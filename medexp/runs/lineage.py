@@ -22,6 +22,7 @@ class Recipe:
 
     `received` is the part of the stage's arguments that decides the result. `inputs` are raw files and
     folders whose listing counts. `upstream` are the recipes of the stages that this one starts from.
+    `tags` say in a few words which run it is: stage, dataset and, where they matter, model, fold, seed.
     """
 
     stage: str
@@ -31,6 +32,7 @@ class Recipe:
     config: Mapping[str, Any]
     overrides: tuple[str, ...]
     inputs: tuple[str, ...] = ()
+    tags: Mapping[str, Any] = field(default_factory=dict)
     upstream: Mapping[str, tuple["Recipe", ...]] = field(default_factory=dict)
 
     @property
@@ -169,6 +171,7 @@ def _new(addressed: Addressed, folder: Path) -> Run:
         "stage": recipe.stage,
         "dataset": recipe.dataset,
         "label": recipe.label,
+        "tags": dict(recipe.tags),
         "command": recipe.command,
         "received": recipe.received,
         "config": recipe.config,

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from medexp.composition.build import instantiate
-from medexp.composition.compose import resolved_stage
+from medexp.composition.composer import resolved_stage
 from medexp.composition.recipes import recipe_of
 from medexp.errors import MedexpError
 from medexp.runs.ledger import Run
@@ -50,13 +50,13 @@ def run_composed(config: DictConfig) -> Outcome:
     """Run the stage of a configuration that Hydra has composed for this process."""
     hydra_config = HydraConfig.get()
     sources = hydra_config.runtime.config_sources
-    config_dirs = [source.path for source in sources if source.provider == "command-line"]
+    config_dirs = [Path(source.path) for source in sources if source.provider == "command-line"]
     log_to_console()
     return run_job(config, list(hydra_config.overrides.task), hydra_config.runtime.choices, config_dirs)
 
 
 def run_job(
-    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], config_dirs: Sequence[str]
+    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], config_dirs: Sequence[Path]
 ) -> Outcome:
     """Find or start the run that the configuration addresses, and bring it to its end.
 
@@ -75,35 +75,58 @@ def run_job(
 
 
 def _executed(config: DictConfig, addressed: Addressed, run: Run, *, resume: bool) -> Outcome:
-    from medexp.stages.context import Context
-
     started = time.monotonic()
     log.info("%s: %s", "continues" if resume else "starts", run.folder)
-    with _tracker(config, run) as tracker:
-        stage = instantiate(resolved_stage(config)["call"], key="stage.call")
-        context = Context(
-            run=run,
-            tracker=tracker,
-            upstream=addressed.upstream,
-            resume=resume,
-            command=addressed.recipe.command,
-            output_dir=Path(config.output_dir).absolute(),
-        )
-        result: Result = stage(context=context)
-    elapsed_s = time.monotonic() - started
-    details = {"scores": dict(result.scores), "objective": result.objective, "lines": list(result.lines)}
-    run.write_outputs(result.outputs, digest=result.digest, elapsed_s=elapsed_s, **details)
+    with _tracked(config, addressed, run) as tracker:
+        result = _call_stage(config, addressed, run, tracker, resume=resume)
+        elapsed_s = time.monotonic() - started
+        details = {"scores": dict(result.scores), "objective": result.objective, "lines": list(result.lines)}
+        run.write_outputs(result.outputs, digest=result.digest, elapsed_s=elapsed_s, **details)
+        tracker.set_tags({f"sha256.{name}": output.sha256 for name, output in run.outputs().items()})
+        tracker.set_tags({"digest": run.digest})
     run.end("finished", elapsed_s=elapsed_s)
     outcome = Outcome("finished", str(run.folder), result.objective, result.scores, result.lines, elapsed_s=elapsed_s)
     _say(outcome)
     return outcome
 
 
-def _tracker(config: DictConfig, run: Run) -> "Tracker":
+def _call_stage(
+    config: DictConfig, addressed: Addressed, run: Run, tracker: "Tracker", *, resume: bool
+) -> "Result":
+    from medexp.stages.context import Context
+
+    stage = instantiate(resolved_stage(config)["call"], key="stage.call")
+    context = Context(
+        run=run,
+        tracker=tracker,
+        upstream=addressed.upstream,
+        resume=resume,
+        command=addressed.recipe.command,
+        output_dir=Path(config.output_dir).absolute(),
+    )
+    return stage(context=context)
+
+
+@contextmanager
+def _tracked(config: DictConfig, addressed: Addressed, run: Run) -> "Iterator[Tracker]":
+    """Show the run in MLflow, and how it ended."""
     from medexp.tracking import Tracker
 
-    settings = dict(config.tracking)
-    return Tracker(run, output_dir=Path(config.output_dir).absolute(), experiment=str(config.name), **settings)
+    tracker = Tracker(
+        run,
+        output_dir=Path(config.output_dir).absolute(),
+        experiment=str(config.name),
+        tags=addressed.recipe.tags,
+        **dict(config.tracking),
+    )
+    tracker.log_params(addressed.recipe.received)
+    tracker.log_artifact(run.folder / "run.json")
+    try:
+        yield tracker
+    except BaseException as error:
+        tracker.finish("KILLED" if _was_stopped(error) else "FAILED")
+        raise
+    tracker.finish("FINISHED")
 
 
 def _reused(run: Run) -> Outcome:
@@ -128,11 +151,13 @@ def _recorded(run: Run) -> "Iterator[None]":
     try:
         yield
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt) or _exit_status(error) == EXIT_TERMINATED
         log.log(logging.INFO if isinstance(error, MedexpError) else logging.ERROR, "%s", error, exc_info=error)
-        run.end("interrupted" if stopped else "failed", reason=f"{type(error).__name__}: {error}")
+        state = "interrupted" if _was_stopped(error) else "failed"
+        run.end(state, reason=f"{type(error).__name__}: {error}")
         raise
 
 
-def _exit_status(error: BaseException) -> Any:  # noqa: ANN401 - SystemExit carries anything
-    return error.code if isinstance(error, SystemExit) else None
+def _was_stopped(error: BaseException) -> bool:
+    """Say whether somebody ended the run, by the keyboard or by SIGTERM."""
+    left = isinstance(error, SystemExit) and error.code == EXIT_TERMINATED
+    return left or isinstance(error, KeyboardInterrupt)

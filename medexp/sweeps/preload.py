@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from medexp.composition.compose import resolved_stage
+from medexp.composition.composer import resolved_stage
 
 # Every stage needs these; a job that does not is none the slower for it.
 _ALWAYS = ("medexp.sweeps.job", "medexp.stages.context")

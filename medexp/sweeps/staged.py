@@ -4,17 +4,16 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from medexp.composition.compose import checked
-from medexp.composition.overrides import key_of, normalize
-from medexp.composition.recipes import recipe_of, stage_rank
-from medexp.errors import ConfigurationError, SweepFailedError
+from medexp.composition.composer import checked
+from medexp.composition.overrides import key_of
+from medexp.composition.recipes import composed_recipe, stage_rank
+from medexp.errors import SweepFailedError
 from medexp.runs.lineage import Recipe
 from medexp.sweeps.logs import log_to_console
 from medexp.sweeps.table import show_table
@@ -41,40 +40,17 @@ class SweepJob:
         return self.recipe.stage
 
 
-def expand(arguments: Sequence[str], params: Mapping[str, Any]) -> tuple[list[list[str]], list[str]]:
-    """Return every combination of the choices, and the keys that vary. The command line wins over `params`."""
-    given = {key_of(text) for text in arguments}
-    defaults = [f"{key}={value}" for key, value in params.items() if key not in given]
-    parsed = OverridesParser.create().parse_overrides(normalize([*defaults, *arguments]))
-    choices = [_choices(override) for override in parsed]
-    varying = [
-        override.get_key_element().lstrip("+") for override, options in zip(parsed, choices, strict=True) if len(options) > 1
-    ]
-    return [list(combination) for combination in itertools.product(*choices)], varying
-
-
-def _choices(override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [override.input_line or ""]
-    if not override.is_discrete_sweep():
-        key = override.get_key_element()
-        raise ConfigurationError(f"{key}: expected choices such as {key}=1,2; intervals need hydra/sweeper=optuna")
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-
-
-def plan(combinations: Sequence[list[str]], varying: Sequence[str], config_dirs: Sequence[str]) -> list[SweepJob]:
-    """Compose and check every job before any starts, in the order in which they can run.
+def plan(arguments: Sequence[str], config_dirs: Sequence[Path]) -> list[SweepJob]:
+    """Compose and check every job before any starts; return them in the order in which they can run.
 
     Jobs that receive the same are one job; the others are its twins.
     """
+    combinations = checked(arguments, config_dirs=config_dirs, multirun=True).jobs
+    varying = _varying(combinations)
     jobs: dict[str, SweepJob] = {}
     for overrides in combinations:
-        composed = checked(overrides, config_dirs=config_dirs)
-        recipe = recipe_of(
-            composed.config, composed.overrides, composed.config.hydra.runtime.choices, config_dirs=config_dirs
-        )
-        values = {key: _value(composed.overrides, key) for key in varying}
-        job = SweepJob(0, list(composed.overrides), recipe, values)
+        recipe = composed_recipe(overrides, tuple(config_dirs))
+        job = SweepJob(0, list(overrides), recipe, {key: _value(overrides, key) for key in varying})
         if recipe.key in jobs:
             jobs[recipe.key].twins.append(job)
         else:
@@ -83,6 +59,15 @@ def plan(combinations: Sequence[list[str]], varying: Sequence[str], config_dirs:
     for number, job in enumerate(ordered):
         job.number = number
     return ordered
+
+
+def _varying(combinations: Sequence[Sequence[str]]) -> list[str]:
+    """Return the keys whose values differ between jobs, in the order of the line."""
+    values: dict[str, set[str]] = {}
+    for overrides in combinations:
+        for text in overrides:
+            values.setdefault(key_of(text), set()).add(text)
+    return [key for key, texts in values.items() if len(texts) > 1]
 
 
 def _value(overrides: Sequence[str], key: str) -> str:

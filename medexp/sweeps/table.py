@@ -25,11 +25,17 @@ def show_table(jobs: Sequence["SweepJob"], *, title: str) -> None:
         state = f"[{_STYLES.get(job.state, '')}]{job.state}[/]" if job.state in _STYLES else job.state
         again = " (before)" if job.outcome is not None and job.outcome.reused else ""
         place = job.outcome.folder if job.outcome is not None else job.reason
-        values = [job.varying.get(key, "") for key in keys]
+        values = [_shown(job, key) for key in keys]
         table.add_row(str(job.number), job.stage, *values, state + again, _score(job), _time(job), place)
     console.print(table)
     for line in _spread(jobs):
         console.print(line)
+
+
+def _shown(job: "SweepJob", key: str) -> str:
+    """Return the job's value of a key, or `all` if it stands for jobs with other values, too."""
+    values = {one.varying.get(key, "") for one in (job, *job.twins)}
+    return values.pop() if len(values) == 1 else "all"
 
 
 def _score(job: "SweepJob") -> str:

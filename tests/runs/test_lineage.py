@@ -12,7 +12,7 @@ from medexp.runs.ledger import Run
 from medexp.runs.lineage import Action, Recipe, address, all_runs, ancestry, find, open_run
 
 PREPARE = Recipe("prepare", "brats", "prepare", {"num_folds": 5}, {}, ("dataset=brats", "stage=prepare"))
-TRAIN = Recipe("1", "brats", "1-net-fold0-seed0", {"lr": 0.1}, {}, ("dataset=brats", "stage='1'"), (), {"prepared": (PREPARE,)})
+TRAIN = Recipe("1", "brats", "1-net-fold0-seed0", {"lr": 0.1}, {}, ("dataset=brats", "stage='1'"), upstream={"prepared": (PREPARE,)})
 
 
 def opened(recipe: Recipe, output_dir: Path, *, resume: str = "auto", run_id: str | None = None):
@@ -91,7 +91,7 @@ def test_data_count_by_content_and_training_by_settings(tmp_path):
 def test_a_result_whose_upstream_was_made_anew_is_not_reused(tmp_path):
     finish(PREPARE, tmp_path)
     finish(TRAIN, tmp_path)
-    predict = Recipe("predict", "brats", "predict-net", {}, {}, ("stage=predict",), (), {"trained": (TRAIN,)})
+    predict = Recipe("predict", "brats", "predict-net", {}, {}, ("stage=predict",), upstream={"trained": (TRAIN,)})
     finish(predict, tmp_path)
     again, _ = opened(TRAIN, tmp_path, resume="never")
     again.begin()
