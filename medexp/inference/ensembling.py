@@ -1,0 +1,43 @@
+"""Average outputs: over mirrored copies of a window, and over several models."""
+
+from collections.abc import Callable, Iterable
+from itertools import combinations
+
+from jaxtyping import Float
+from torch import Tensor
+
+NetworkFunction = Callable[[Tensor], Tensor]
+
+
+def flip_subsets(num_axes: int) -> list[tuple[int, ...]]:
+    """Return every subset of the spatial axes, as dimensions of a batch `[batch, channel, *spatial]`; none first."""
+    axes = range(2, 2 + num_axes)
+    return [subset for size in range(num_axes + 1) for subset in combinations(axes, size)]
+
+
+def average_flips(network: NetworkFunction) -> NetworkFunction:
+    """Return a network whose output is the mean over all mirrored copies of its input, mirrored back.
+
+    Left and right change places in some copies, so it suits labels that do not tell the sides apart.
+    """
+
+    def averaged(image: Float[Tensor, "batch channel *spatial"]) -> Float[Tensor, "batch output *spatial"]:
+        subsets = flip_subsets(image.dim() - 2)
+        return average(network(image.flip(axes)).flip(axes) for axes in subsets)
+
+    return averaged
+
+
+def average(outputs: Iterable[Float[Tensor, "*shape"]]) -> Float[Tensor, "*shape"]:
+    """Return the mean of equally shaped outputs in float32, holding one of them at a time.
+
+    Raises:
+        ValueError: There are none.
+    """
+    total, count = None, 0
+    for output in outputs:
+        total = output.float() if total is None else total.add_(output)
+        count += 1
+    if total is None:
+        raise ValueError("expected at least one output to average, got none")
+    return total if count == 1 else total.div_(count)

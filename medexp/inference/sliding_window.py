@@ -1,0 +1,162 @@
+"""Run a network over a whole image by overlapping windows, blended by a Gaussian."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from math import ceil
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.nn.functional import pad
+
+from medexp.errors import ConfigurationError
+
+NetworkFunction = Callable[[Tensor], Tensor]
+Slices = tuple[slice, ...]
+
+_SIGMA_SHARE = 0.125  # of the window's side: MONAI's and nnU-Net's value
+_LEAST_IMPORTANCE = 1e-3  # MONAI's floor: corners keep a voice, and no weight is zero
+_NEARLY_ZERO = 2.0**-60  # what the background weighs before any window has; exact to multiply and divide by
+_PROBE_STEP = 8  # voxels; nearly every window that holds foreground is found by this coarse look
+
+
+class SlidingWindow:
+    """Cover an image by windows of one size and average their outputs, the center of a window counting most.
+
+    The windows lie as MONAI's do: `overlap` apart, the last one of each axis moved back to end with the image.
+    An image smaller than the window is padded with zeros around it and cropped back.
+
+    With `skip_background`, a window without foreground is not run; foreground is every voxel with a channel that
+    is not exactly zero. Such a voxel keeps all windows that hold it, so its result does not change; a background
+    voxel may be averaged over fewer windows, and gets the background's output if all of its windows are skipped.
+
+    Args:
+        overlap: Share of a window's side that neighbors have in common, at least 0 and below 1.
+        batch_size: Windows that run at once.
+        skip_background: Do not run windows without foreground.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
+
+    Source:
+        `monai.inferers.sliding_window_inference(mode="gaussian")`; agrees with it to 1e-5 where nothing is skipped
+        (tests/inference/test_sliding_window.py).
+    """
+
+    def __init__(self, *, overlap: float, batch_size: int, skip_background: bool) -> None:
+        if not 0 <= overlap < 1:
+            raise ConfigurationError(f"overlap: expected at least 0 and below 1, got {overlap}")
+        if batch_size < 1:
+            raise ConfigurationError(f"window batch_size: expected at least 1, got {batch_size}")
+        self.overlap = overlap
+        self.batch_size = batch_size
+        self.skip_background = skip_background
+        self._importance: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        network: NetworkFunction,
+        image: Float[Tensor, "channel *spatial"],
+        *,
+        patch_size: Sequence[int],
+        background: Sequence[float] = (),
+    ) -> Float[Tensor, "output *spatial"]:
+        """Return the blended output in float32, on the image's device.
+
+        Args:
+            network: Takes windows `[batch, channel, *window]` and returns as many outputs of the same size.
+            image: The whole image; background is exactly zero.
+            patch_size: Size of the windows; one value per axis of the image.
+            background: The output, per channel, of a voxel that no window covers; empty means zeros.
+        """
+        size = tuple(image.shape[1:])
+        if len(patch_size) != len(size):
+            raise ConfigurationError(f"dataset.patch_size: expected {len(size)} sides, got {tuple(patch_size)}")
+        padded, inside = _pad_to(image, tuple(patch_size))
+        places = list(self.places(tuple(padded.shape[1:]), patch_size))
+        if self.skip_background:
+            places = [place for place in places if _holds_foreground(padded, place)] or places[:1]
+        return self._blend(network, padded, places, background)[(slice(None), *inside)]
+
+    def places(self, size: Sequence[int], window: Sequence[int]) -> Iterator[Slices]:
+        """Yield the windows of an image that is nowhere smaller than a window."""
+        starts = [self._starts(length, side) for length, side in zip(size, window, strict=True)]
+        for corner in product(*starts):
+            yield tuple(slice(start, start + side) for start, side in zip(corner, window, strict=True))
+
+    def _starts(self, length: int, side: int) -> list[int]:
+        step = max(int(side * (1 - self.overlap)), 1)
+        return [min(index * step, length - side) for index in range(ceil((length - side) / step) + 1)]
+
+    def _blend(
+        self,
+        network: NetworkFunction,
+        image: Float[Tensor, "channel *spatial"],
+        places: Sequence[Slices],
+        background: Sequence[float],
+    ) -> Float[Tensor, "output *spatial"]:
+        importance = self.importance(tuple(part.stop - part.start for part in places[0]), image.device)
+        weight = image.new_full(image.shape[1:], _NEARLY_ZERO, dtype=torch.float32)
+        total = None
+        for first in range(0, len(places), self.batch_size):
+            batch = places[first : first + self.batch_size]
+            outputs = network(_stack(image, batch))
+            if total is None:
+                total = _start(outputs, background, like=weight)
+            for place, output in zip(batch, outputs, strict=True):
+                total[(slice(None), *place)].addcmul_(output.float(), importance)
+                weight[place] += importance
+        assert total is not None
+        return total.div_(weight)
+
+    def importance(self, window: tuple[int, ...], device: torch.device) -> Float[Tensor, "*window"]:
+        """Return the weight of each voxel of a window; computed once per size and device."""
+        key = (window, device)
+        if key not in self._importance:
+            self._importance[key] = _gaussian(window).to(device)
+        return self._importance[key]
+
+
+def _gaussian(window: tuple[int, ...]) -> Float[Tensor, "*window"]:
+    importance = torch.ones(())
+    for side in window:
+        distance = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
+        importance = importance.unsqueeze(-1) * torch.exp(-0.5 * (distance / (_SIGMA_SHARE * side)) ** 2)
+    return importance.clamp_min_(max(float(importance.min()), _LEAST_IMPORTANCE))
+
+
+def _pad_to(
+    image: Float[Tensor, "channel *spatial"], window: tuple[int, ...]
+) -> tuple[Float[Tensor, "channel *padded"], Slices]:
+    """Return the image padded to at least one window, and where the original lies in it."""
+    missing = [max(side - length, 0) for length, side in zip(image.shape[1:], window, strict=True)]
+    before = [total // 2 for total in missing]
+    inside = tuple(slice(start, start + length) for start, length in zip(before, image.shape[1:], strict=True))
+    if not any(missing):
+        return image, inside
+    margins = [(start, total - start) for start, total in zip(before, missing, strict=True)]
+    return pad(image, [side for axis in reversed(margins) for side in axis]), inside
+
+
+def _holds_foreground(image: Float[Tensor, "channel *spatial"], place: Slices) -> bool:
+    part = image[(slice(None), *place)]
+    coarse = part[(slice(None), *(slice(None, None, _PROBE_STEP) for _ in place))]
+    return bool(coarse.any()) or any(bool(channel.any()) for channel in part)
+
+
+def _stack(image: Float[Tensor, "channel *spatial"], places: Sequence[Slices]) -> Shaped[Tensor, "batch channel ..."]:
+    """Return the windows as a batch; a single one is a view."""
+    if len(places) == 1:
+        return image[(slice(None), *places[0])].unsqueeze(0)
+    return torch.stack([image[(slice(None), *place)] for place in places])
+
+
+def _start(
+    outputs: Float[Tensor, "batch output *window"], background: Sequence[float], *, like: Float[Tensor, "*spatial"]
+) -> Float[Tensor, "output *spatial"]:
+    """Return the sums before the first window: the background's output, weighing nearly nothing."""
+    total = like.new_empty((outputs.shape[1], *like.shape))
+    for channel, value in zip(total, background or [0.0] * len(total), strict=True):
+        channel.fill_(value * _NEARLY_ZERO)
+    return total

@@ -1,0 +1,94 @@
+"""Losses that compare a soft segmentation with labels by their overlap."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor, nn
+
+from medexp.errors import ConfigurationError
+
+
+class DiceCrossEntropy(nn.Module):
+    """Soft Dice loss plus cross-entropy over mutually exclusive labels, background included.
+
+    The Dice loss is taken per example and label, weighted by label, then averaged over both. The cross-entropy is
+    the mean over voxels, each weighted by its label. Both are computed in float32, whatever the precision around
+    them. No one-hot copy of the target is made.
+
+    Args:
+        dice_weight: Share of the Dice loss.
+        cross_entropy_weight: Share of the cross-entropy.
+        smooth: Added to numerator and denominator of the Dice score; a label absent from both then scores 1.
+        label_weights: One weight per label, background first; None weighs all alike.
+
+    Raises:
+        ConfigurationError: A weight is negative, or all are zero.
+
+    Source:
+        `monai.losses.DiceCELoss(softmax=True, to_onehot_y=True)`; agrees to 1e-6 (tests/losses/test_overlap.py).
+    """
+
+    label_weights: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        dice_weight: float,
+        cross_entropy_weight: float,
+        smooth: float,
+        label_weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_weights("model.loss", (dice_weight, cross_entropy_weight))
+        if label_weights is not None:
+            _check_weights("dataset.label_weights", label_weights)
+        self.dice_weight = dice_weight
+        self.cross_entropy_weight = cross_entropy_weight
+        self.smooth = smooth
+        weights = None if label_weights is None else torch.tensor(label_weights, dtype=torch.float32)
+        self.register_buffer("label_weights", weights, persistent=False)
+
+    def forward(
+        self, logits: Float[Tensor, "batch label *spatial"], target: Integer[Tensor, "batch *spatial"]
+    ) -> Float[Tensor, ""]:
+        """Return the loss; `target` holds label values, each below the number of labels."""
+        with torch.autocast(logits.device.type, enabled=False):
+            log_probabilities = torch.log_softmax(logits.flatten(2).float(), dim=1)  # batch label voxel
+            target = target.flatten(1)  # batch voxel
+            log_target = log_probabilities.gather(1, target.long().unsqueeze(1)).squeeze(1)  # batch voxel
+            masks = [target == label for label in range(logits.shape[1])]
+            sizes = torch.stack([mask.sum(1) for mask in masks], dim=1).float()  # batch label
+            dice = self._dice_loss(log_probabilities.exp().sum(2), _sums_inside(log_target.exp(), masks), sizes)
+            return self.dice_weight * dice + self.cross_entropy_weight * self._cross_entropy(
+                _sums_inside(log_target, masks), sizes
+            )
+
+    def _dice_loss(
+        self,
+        predicted: Float[Tensor, "batch label"],
+        overlap: Float[Tensor, "batch label"],
+        sizes: Float[Tensor, "batch label"],
+    ) -> Float[Tensor, ""]:
+        loss = 1 - (2 * overlap + self.smooth) / (predicted + sizes + self.smooth)
+        return (loss if self.label_weights is None else loss * self.label_weights).mean()
+
+    def _cross_entropy(
+        self, log_sums: Float[Tensor, "batch label"], sizes: Float[Tensor, "batch label"]
+    ) -> Float[Tensor, ""]:
+        weights = torch.ones_like(sizes[0]) if self.label_weights is None else self.label_weights
+        return -(weights * log_sums).sum() / (weights * sizes).sum().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _sums_inside(
+    values: Float[Tensor, "batch voxel"], masks: list[Bool[Tensor, "batch voxel"]]
+) -> Float[Tensor, "batch label"]:
+    """Return the sum over the voxels of each label; `where` keeps it deterministic on every device."""
+    return torch.stack([torch.where(mask, values, 0.0).sum(1) for mask in masks], dim=1)
+
+
+def _check_weights(key: str, weights: Sequence[float]) -> None:
+    if min(weights) < 0 or max(weights) == 0:
+        raise ConfigurationError(
+            f"{key}: expected weights of which none is negative and one is positive, got {weights}"
+        )

@@ -1,0 +1,139 @@
+"""Best checkpoints -> predictions on the sources' native grids, in their native format."""
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError
+from medexp.inference.devices import autocast_for, choose_device
+from medexp.inference.ensembling import average
+from medexp.inference.sliding_window import SlidingWindow
+from medexp.inference.writers import NativePrediction, write_prediction
+from medexp.io.prepared import StoredCase
+from medexp.networks.pretrained import load_all
+from medexp.networks.weights import read_weights
+from medexp.runs.ledger import Output, Run
+from medexp.stages.context import Context, Result
+from medexp.stages.prediction_journal import Journal
+
+log = logging.getLogger(__name__)
+
+_SHARED = ("channels", "labels", "patch_size", "plan")  # what models must agree on to be averaged
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """One trained model and the data as it saw them: its fold's training cases normalize CT."""
+
+    model: Any
+    checkpoint: Output
+    volume: Callable[[StoredCase], Tensor]
+
+
+def predict(
+    datamodule: Any,
+    model: Callable[..., Any],
+    *,
+    source: str,
+    fold: int,
+    window: SlidingWindow,
+    flips: bool,
+    save_probabilities: bool,
+    accelerator: str,
+    precision: str,
+    num_workers: int | None,
+    context: Context,
+) -> Result:
+    """Predict every case of `source` and write predictions.json beside the folder of predictions.
+
+    Several trained runs make an ensemble: the mean of their probabilities. An interrupted prediction goes on after
+    the last case that was written by the same checkpoints.
+
+    Args:
+        datamodule: Is opened on the upstream run `prepared`.
+        model: Completed here with the dataset's contract; its weights are those of the upstream runs `trained`.
+        source: "validation", "test", or a folder in the dataset's raw layout.
+        fold: Whose validation cases.
+        window: Covers whole volumes.
+        flips: Average over all mirrored copies.
+        save_probabilities: Write them too, float16, on the native grid.
+        accelerator: Where to run.
+        precision: How precisely.
+        num_workers: Processes that store unseen cases.
+        context: The run.
+
+    Raises:
+        CheckpointMismatchError: A checkpoint has changed since it was recorded, or models do not fit together.
+        CohortError: `source` has no cases.
+        ConfigurationError: The validation cases of one fold would be predicted by a model that trained on them.
+        StorageError: A prediction cannot be written; earlier ones are untouched.
+    """
+    trained = context.upstream["trained"]
+    _refuse_seen(trained, source, fold)
+    device = choose_device(accelerator)
+    prepared = context.upstream["prepared"][0].folder
+    members = [_load(run, datamodule, model, prepared, fold, num_workers, device) for run in trained]
+    datamodule.open(prepared, fold=fold, num_workers=num_workers)
+    cases = list(datamodule.cases(source))
+    if not cases:
+        raise CohortError(f"predict.source={source}: expected cases to predict, got none: name another source")
+    journal = Journal(context, [member.checkpoint for member in members])
+    with torch.inference_mode(), autocast_for(precision, device):
+        for number, case in enumerate(cases, start=1):
+            if journal.holds(case.case):
+                continue
+            parts = (
+                member.model.segment(member.volume(case).to(device), window=window, flips=flips) for member in members
+            )
+            native = NativePrediction.of(average(parts), case.grid, keep_probabilities=save_probabilities)
+            journal.note(case.case, write_prediction(journal.folder, case.case, native))
+            log.info("predicted %d of %d: %s", number, len(cases), case.case)
+    return journal.result(cases, source)
+
+
+def _load(
+    run: Run,
+    datamodule: Any,
+    model: Callable[..., Any],
+    prepared: Path,
+    fold: int,
+    num_workers: int | None,
+    device: torch.device,
+) -> _Member:
+    checkpoint = run.output("best")
+    weights = read_weights(checkpoint.path, sha256=checkpoint.sha256)
+    opened = copy.copy(datamodule)
+    opened.open(prepared, fold=_fold_of(run, fold), num_workers=num_workers)
+    module = model(contract=opened.contract, weights=None)
+    _require_same_contract(dict(weights.contract or {}), dict(module.hparams["contract"]), checkpoint.path)
+    log.info("%s: %s", run.name, load_all(module, weights))
+    return _Member(module.eval().to(device), checkpoint, opened.volume)
+
+
+def _fold_of(run: Run, fold: int) -> int:
+    return int(run.record.get("received", {}).get("fold", fold))
+
+
+def _require_same_contract(trained: dict[str, Any], given: dict[str, Any], path: Path) -> None:
+    differing = [key for key in _SHARED if trained.get(key) != given.get(key)]
+    if differing:
+        values = "; ".join(f"{key}: {trained.get(key)} there, {given.get(key)} here" for key in differing)
+        raise CheckpointMismatchError(
+            f"{path}: expected a model trained on data of this dataset's contract, got another one ({values}): "
+            f"compose the dataset as it was for training, or train again"
+        )
+
+
+def _refuse_seen(trained: Sequence[Run], source: str, fold: int) -> None:
+    strangers = sorted({_fold_of(run, fold) for run in trained} - {fold})
+    if source == "validation" and strangers:
+        raise ConfigurationError(
+            f"predict.folds: expected [{fold}] with predict.source=validation, got models of the folds {strangers}, "
+            f"which trained on these cases: predict the test set or a folder, or one fold at a time"
+        )
