@@ -199,7 +199,7 @@ class PreparedCohort:
     def _require_disjoint(self) -> None:
         patient_of = {case.case: case.patient for case in self.cases}
         voxels_of = {case.case: [key for key in case.record["channel_sha256"] if key] for case in self.cases}
-        test = [case.case for case in self.cases if case.role == "test"]
+        test = tuple(case.case for case in self.cases if case.role == "test")
         known = {case.case for case in self.cases if case.role == "train"}
         for index, (train, val) in enumerate(self.splits):
             strangers = sorted({*train, *val} - known)
@@ -208,7 +208,7 @@ class PreparedCohort:
                 raise ManifestError(f"{message} manifest; run stage=prepare")
             sides = {f"the training cases of fold {index}": train, "its validation cases": val}
             require_disjoint(sides, patient_of=patient_of, voxels_of=voxels_of)
-        sides = {"the training cases": sorted(known), "the test cases": test}
+        sides = {"the training cases": tuple(sorted(known)), "the test cases": test}
         require_disjoint(sides, patient_of=patient_of, voxels_of=voxels_of)
 
     @property

@@ -98,7 +98,7 @@ def _grid(shape: tuple[int, ...]) -> Grid:
 def _crop(seed: int, number: int, largest: Shape) -> tuple[Num[np.ndarray, "i j k"], UInt8[np.ndarray, "i j k"]]:
     """Return image and label (1 anterior, 2 posterior) of a case: an elongated bright body along j."""
     random = np.random.default_rng([seed, number])
-    i, j, k = (int(round(side * random.uniform(0.8, 1.0))) for side in largest)
+    i, j, k = (round(side * random.uniform(0.8, 1.0)) for side in largest)
     shape = (i, j, k)
     center = ((i - 1) / 2 + random.uniform(-2, 2), (j - 1) / 2 + random.uniform(-2, 2), (k - 1) / 2)
     radii = (i * random.uniform(0.20, 0.26), j * random.uniform(0.34, 0.40), k * random.uniform(0.20, 0.26))

@@ -58,7 +58,7 @@ def find_cases(
     """
     matcher = patient_matcher(patient_pattern)
     names = None if channels is None else required_channels(channels)
-    values = None if labels is None else required_labels(labels)
+    values: Mapping[str, int] | None = None if labels is None else required_labels(labels)
     cases: list[RawCase] = []
     for root in require_folders(roots):
         described = _description(root, names, values)

@@ -1,4 +1,4 @@
-"""Prepare a cohort: raw files -> verified cases, prepared store, splits, fingerprint, plan, nnU-Net layout, QC report."""
+"""Prepare a cohort: raw files -> prepared store, manifest, splits, fingerprint, plan, nnU-Net layout, QC report."""
 
 import json
 import time
