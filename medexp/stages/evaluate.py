@@ -1,0 +1,243 @@
+"""Score prediction files against reference files; never touches a model."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medexp.errors import CohortError, GridMismatchError, UnknownOptionError
+from medexp.io.pairing import Pair
+from medexp.io.tables import write_table
+from medexp.metrics.nnunet import ScoredFiles, nnunet_summary
+from medexp.metrics.summary import ColumnSummary
+from medexp.runs.files import sha256_of, write_json, write_text
+from medexp.runs.processes import for_each
+from medexp.stages.context import Context, Result
+from medexp.stages.evaluated_files import Selection, find_labels, select
+from medexp.stages.score_tables import (
+    EMPTY_REFERENCE,
+    LESION_COLUMNS,
+    Foreground,
+    Row,
+    case_rows,
+    foreground,
+    lesion_rows,
+    lesionwise_rows,
+    score_lines,
+    summaries,
+)
+from medexp.stages.scoring import BadPair, ScoredPair, Scoring, score_pair, scoring_of
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_LISTED = 20
+
+
+def evaluate(
+    predictions: str | Path | None,
+    references: str | Path | None,
+    *,
+    labels: Mapping[str, int] | None,
+    regions: Mapping[str, Sequence[str]],
+    empty_reference: str,
+    nsd_tolerances_mm: Sequence[float],
+    lesions: str | None,
+    lesion_variant: str,
+    snfh_slip: bool,
+    num_workers: int | None,
+    context: Context,
+) -> Result:
+    """Score every prediction and write cases.csv, lesions.csv, lesionwise.csv, summary.json and evaluation.json.
+
+    Args:
+        predictions: Any folder of label maps (see `medexp.io.pairing`); None: what the upstream run `predicted` wrote.
+        references: Any folder of label maps, also raw BraTS case folders; None: the labels of the predicted cases.
+        labels: Value of each label; None: those of the prepared cohort, or of a dataset.json beside the files.
+        regions: Labels that each region joins.
+        empty_reference: What a score is worth where reference and prediction are both empty: "nan" (left out of
+            means and counted) or "one" (a perfect score).
+        nsd_tolerances_mm: Of the surface Dice.
+        lesions: Lesion-wise protocol, one of `medexp.metrics.lesions.PROTOCOLS`; None: no lesion-wise scores.
+        lesion_variant: "official", or "toolkit" for the simpler one over all labels and regions.
+        snfh_slip: Reproduce the official 2024 program's dilation of SNFH.
+        num_workers: Processes; None: one per core.
+        context: The run.
+
+    Raises:
+        IncompletePredictionsError: Predictions are missing, or nobody asked for them; all are listed.
+        GridMismatchError: Files stand on different grids (see `medexp.preparation.verification`); all are listed.
+        CohortError: Files cannot be read or hold unknown label values; all are listed.
+        ConfigurationError: A setting does not fit.
+    """
+    if empty_reference not in EMPTY_REFERENCE:
+        message = f"evaluate.empty_reference: expected one of {list(EMPTY_REFERENCE)}, got {empty_reference!r}"
+        raise UnknownOptionError(message)
+    selection = select(predictions, references, context=context)
+    values = dict(labels) if labels is not None else find_labels(selection, context=context)
+    scoring = scoring_of(
+        values, regions, nsd_tolerances_mm, lesions=lesions, variant=lesion_variant, snfh_slip=snfh_slip
+    )
+    scored = _score_all(selection.pairs, scoring, num_workers)
+    rows = case_rows(scored)
+    overall = foreground(rows, list(values), empty_reference=empty_reference)
+    columns = summaries(rows, empty_reference=empty_reference)
+    settings = {
+        "empty_reference": empty_reference,
+        "nsd_tolerances_mm": list(scoring.nsd_tolerances_mm),
+        "lesions": lesions,
+        "lesion_variant": lesion_variant if lesions else None,
+        "snfh_slip": snfh_slip if scoring.protocol is not None else None,
+        "protocol": scoring.protocol_name,
+        "labels": values,
+        "regions": dict(scoring.regions),
+    }
+    files = _write(context.run.folder, scored, rows, columns, overall, settings)
+    files["evaluation"] = _write_manifest(context.run.folder, selection, scored, files, settings)
+    _track(context, columns, overall, files)
+    return _result(files, columns, overall, settings, len(scored))
+
+
+def _score_all(pairs: Sequence[Pair], scoring: Scoring, num_workers: int | None) -> list[ScoredPair]:
+    """Return the scores in the order of the pairs, which does not depend on the number of processes."""
+    done: dict[int, ScoredPair] = {}
+    bad: dict[int, BadPair] = {}
+    for index, outcome in for_each(
+        partial(score_pair, scoring=scoring), pairs, num_workers=num_workers, what="cases scored"
+    ):
+        if isinstance(outcome, BadPair):
+            bad[index] = outcome
+            log.warning("%s cannot be scored; the other cases are still checked", outcome.pair.case)
+        else:
+            done[index] = outcome
+    if bad:
+        raise _refusal([bad[index] for index in sorted(bad)], len(pairs))
+    return [done[index] for index in range(len(pairs))]
+
+
+def _refusal(bad: Sequence[BadPair], num_cases: int) -> CohortError | GridMismatchError:
+    lines = [f"{one.pair.case}: {reason}" for one in bad for reason in one.reasons]
+    rest = f"\n  and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+    listing = "".join(f"\n  {line}" for line in lines[:_LISTED]) + rest
+    message = f"expected {num_cases} pairs of label maps that can be compared, {len(bad)} cannot:{listing}\n"
+    if all(one.is_grid for one in bad):
+        remedy = "Resample the predictions to the references' grid (nearest neighbor), or name other files."
+        return GridMismatchError(message + remedy)
+    return CohortError(message + "Correct the files, or name the labels that they hold in dataset.labels.")
+
+
+def _write(
+    folder: Path,
+    scored: Sequence[ScoredPair],
+    rows: Sequence[Row],
+    columns: Mapping[str, ColumnSummary],
+    overall: Foreground,
+    settings: Mapping[str, Any],
+) -> dict[str, Path]:
+    files = {"cases": folder / "cases.csv", "summary": folder / "summary.json"}
+    write_table(files["cases"], rows)
+    if settings["protocol"] is not None:
+        files |= {"lesions": folder / "lesions.csv", "lesionwise": folder / "lesionwise.csv"}
+        found = lesion_rows(scored)
+        write_table(files["lesions"], found, columns=None if found else LESION_COLUMNS)
+        write_table(files["lesionwise"], lesionwise_rows(scored))
+    _write_summary(files["summary"], scored, columns, overall, settings)
+    return files
+
+
+def _write_summary(
+    path: Path,
+    scored: Sequence[ScoredPair],
+    columns: Mapping[str, ColumnSummary],
+    overall: Foreground,
+    settings: Mapping[str, Any],
+) -> None:
+    compared = [ScoredFiles(one.scores, str(one.pair.prediction), str(one.pair.reference)) for one in scored]
+    own = {
+        "num_cases": len(scored),
+        "mean_foreground_dice": {
+            "mean": overall.mean,
+            "ci_low": overall.low,
+            "ci_high": overall.high,
+            "n_used": overall.num_cases,
+            "n_undefined": len(scored) - overall.num_cases,
+            "labels_without_value": list(overall.labels_without_value),
+        },
+        "columns": {name: summary.row() for name, summary in columns.items()},
+        "settings": dict(settings),
+    }
+    # nnU-Net writes and expects NaN, which JSON itself does not have.
+    write_text(path, json.dumps({**nnunet_summary(compared), "medexp": own}, indent=1) + "\n")
+
+
+def _write_manifest(
+    folder: Path,
+    selection: Selection,
+    scored: Sequence[ScoredPair],
+    files: Mapping[str, Path],
+    settings: Mapping[str, Any],
+) -> Path:
+    record = {
+        "format": FORMAT,
+        "settings": dict(settings),
+        "predictions": selection.predictions,
+        "references": selection.references,
+        "num_cases": len(scored),
+        "cases": [
+            {
+                "case": one.pair.case,
+                "patient": one.pair.patient,
+                "prediction": {"path": str(one.pair.prediction), "sha256": one.prediction_sha256},
+                "reference": {"path": str(one.pair.reference), "sha256": one.reference_sha256},
+                "images": {channel: str(path) for channel, path in one.pair.images},
+                "shape": list(one.shape),
+                "spacing_mm": list(one.scores.spacing_mm),
+            }
+            for one in scored
+        ],
+        "without_reference": list(selection.without_reference),
+        "files": {name: {"path": path.name, "sha256": sha256_of(path)} for name, path in files.items()},
+    }
+    path = folder / "evaluation.json"
+    write_json(path, record)
+    return path
+
+
+def _track(
+    context: Context, columns: Mapping[str, ColumnSummary], overall: Foreground, files: Mapping[str, Path]
+) -> None:
+    means = {f"evaluate/{name}": summary.mean for name, summary in columns.items()}
+    means["evaluate/mean_foreground_dice"] = overall.mean
+    context.tracker.log_metrics({name: value for name, value in means.items() if math.isfinite(value)}, 0)
+    for path in files.values():
+        context.tracker.log_artifact(path)
+
+
+def _result(
+    files: Mapping[str, Path],
+    columns: Mapping[str, ColumnSummary],
+    overall: Foreground,
+    settings: Mapping[str, Any],
+    num_cases: int,
+) -> Result:
+    structures = list(dict.fromkeys([*settings["labels"], *settings["regions"], *_regions_of(columns)]))
+    tolerances = settings["nsd_tolerances_mm"]
+    nsd_mm = 1.0 if 1.0 in tolerances else next(iter(tolerances), None)
+    scores = {"mean_dice": overall.mean}
+    scores |= {f"dice/{name}": columns[f"dice/{name}"].mean for name in structures if f"dice/{name}" in columns}
+    lines = [
+        *score_lines(columns, structures, nsd_mm=nsd_mm, num_cases=num_cases),
+        f"mean foreground Dice {overall.mean:.4f} [{overall.low:.4f}, {overall.high:.4f}] over {num_cases} cases; "
+        "in brackets the cases that a mean stands on",
+    ]
+    if overall.labels_without_value:
+        lines.append(f"in no case at all: {', '.join(overall.labels_without_value)} (left out of the mean)")
+    defined = {name: value for name, value in scores.items() if math.isfinite(value)}
+    return Result(outputs=files, objective=defined.get("mean_dice"), scores=defined, lines=tuple(lines))
+
+
+def _regions_of(columns: Mapping[str, ColumnSummary]) -> list[str]:
+    return [name.split("/", 1)[1] for name in columns if name.startswith("lesionwise_dice/")]

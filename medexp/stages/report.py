@@ -1,0 +1,81 @@
+"""Put an evaluation and what lies behind it on one HTML page that opens anywhere, offline."""
+
+import logging
+from typing import Any
+
+from markupsafe import Markup
+
+from medexp.plots.pages import render
+from medexp.plots.theme import colors_of
+from medexp.runs.files import write_text
+from medexp.runs.lineage import ancestry
+from medexp.stages.context import Context, Result
+from medexp.stages.recorded_evaluation import Evaluation
+from medexp.stages.report_cases import worst_cases
+from medexp.stages.report_lineage import (
+    definitions,
+    facts,
+    prepared_manifest,
+    stage_records,
+    trainings,
+    warnings,
+)
+from medexp.stages.report_scores import all_cases, score_table, strips, tiles
+
+log = logging.getLogger(__name__)
+
+
+def report(title: str, max_cases: int, *, context: Context) -> Result:
+    """Write report.html from the upstream run `evaluated` and everything that it descends from.
+
+    Args:
+        title: The page's heading.
+        max_cases: Cases with pictures, the worst first; 0 for none.
+        context: The run.
+
+    Raises:
+        CheckpointMismatchError: A table changed after its evaluation ended.
+        ManifestError: A record is missing.
+    """
+    evaluated = context.upstream["evaluated"][0]
+    path = context.run.folder / "report.html"
+    values = _values(Evaluation.of(evaluated), title, max_cases, context)
+    write_text(path, render("report.html.j2", values))
+    context.tracker.log_artifact(path)
+    return Result(outputs={"report": path}, lines=(f"report: {path}", "open it in a browser; it needs no network"))
+
+
+def _values(evaluation: Evaluation, title: str, max_cases: int, context: Context) -> dict[str, Any]:
+    behind = ancestry([evaluation.run])
+    manifest = prepared_manifest(behind)
+    shown = min(max_cases, len(evaluation.cases))
+    log.info("drawing %d of %d cases", shown, len(evaluation.cases))
+    colors = colors_of(evaluation.labels)
+    trained = trainings(behind, colors=colors)
+    return {
+        "title": title,
+        "subtitle": _subtitle(evaluation),
+        "tiles": tiles(evaluation),
+        "warnings": warnings(evaluation, manifest, behind),
+        "scores": score_table(evaluation),
+        "strips": Markup(strips(evaluation)),
+        "worst": worst_cases(evaluation, max_cases),
+        "worst_caption": f"By mean Dice over labels, {shown} of {len(evaluation.cases)}. Each picture goes through the "
+        "largest lesion of the reference, where the plane cuts most of it; right is on the left.",
+        "legend": colors,
+        "color_of_value": {value: colors[name] for name, value in evaluation.labels.items()},
+        "all_cases": all_cases(evaluation),
+        "all_caption": "Worst first. A click on a heading sorts. Every score is in cases.csv beside the evaluation.",
+        "trainings": [{**one, "figure": Markup(one["figure"])} for one in trained],
+        "stages": stage_records([context.run, *behind]),
+        "facts": facts(evaluation, manifest, behind),
+        "definitions": definitions(evaluation),
+    }
+
+
+def _subtitle(evaluation: Evaluation) -> str:
+    record = evaluation.run.record
+    number = len(evaluation.cases)
+    chosen = str(record["label"]).split("-")[1:]  # model, fold and seed, where something was trained
+    parts = [str(record["dataset"]), *chosen, f"{number} case{'s' if number != 1 else ''}"]
+    return " · ".join([*parts, str(record["created"])[:10]])
