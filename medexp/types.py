@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Plan:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
+    def from_json(cls, record: Mapping[str, Any]) -> "Plan":
         """Read what `to_json` wrote."""
         return cls(
             spacing_mm=tuple(float(value) for value in record["spacing_mm"]),
