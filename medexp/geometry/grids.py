@@ -7,7 +7,7 @@ resampled if the cohort's spacing differs. `Grid` records these steps; `to_nativ
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Shaped
@@ -37,7 +37,7 @@ class Grid:
     stored_shape: Shape
 
     @classmethod
-    def native(cls, shape: Shape, affine: Float64[np.ndarray, "4 4"], header: bytes | None = None) -> Self:
+    def native(cls, shape: Shape, affine: Float64[np.ndarray, "4 4"], header: bytes | None = None) -> "Grid":
         """Return the grid of a file whose array is stored whole: turned to RAS+, neither cropped nor resampled."""
         axes, flips = closest_axes(affine)
         i, j, k = (shape[axis] for axis in axes)
@@ -97,7 +97,7 @@ class Grid:
         }
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
+    def from_json(cls, record: Mapping[str, Any]) -> "Grid":
         """Read what `to_json` wrote."""
         header = record["header"]
         return cls(

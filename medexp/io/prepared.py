@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int16, Num, Shaped, UInt8
@@ -68,7 +68,7 @@ class StoredCase:
     rebuild: Callable[["StoredCase"], None] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, record: Mapping[str, Any], store: Path, rebuild: Callable[["StoredCase"], None] | None = None) -> Self:
+    def of(cls, record: Mapping[str, Any], store: Path, rebuild: Callable[["StoredCase"], None] | None = None) -> "PreparedCohort":
         """Return the case that a manifest entry describes."""
         key = str(record["store"])
         return cls(
@@ -173,7 +173,7 @@ class PreparedCohort:
         store: Path | None = None,
         *,
         rebuild: Callable[[StoredCase], None] | None = None,
-    ) -> Self:
+    ) -> "PreparedCohort":
         """Read the records of a prepare run; no array is touched.
 
         Args:
