@@ -1,0 +1,277 @@
+"""Volumes with a label map: raw files, prepared cohort, folds, training patches, whole volumes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float32
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from medexp.datasets.agreement import BACKGROUND, agreed_channels, agreed_labels, require_known_labels
+from medexp.datasets.loading import PatchBatches, PatchLoader, VolumeLoader, worker_count
+from medexp.datasets.reading import VoxelReader
+from medexp.errors import CohortError, ConfigurationError, ManifestError
+from medexp.io.prepared import MANIFEST, PreparedCohort, StoredCase
+from medexp.preparation.cohort import CohortSettings, FindCases, prepare_unseen
+from medexp.preparation.store import Rebuilder
+from medexp.sampling.order import GlobalBatches
+from medexp.transforms.augmentation import Augmentation
+from medexp.types import DataContract
+
+VALIDATION, TEST = "validation", "test"
+
+
+class LabelledVolumes(LightningDataModule):
+    """Any segmentation dataset: conf/dataset/*.yaml says which. `open` it before asking for data."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        find_cases: FindCases,
+        write_mock: Callable[..., bool],
+        roots: Sequence[str | Path],
+        test_roots: Sequence[str | Path],
+        require_test_labels: bool,
+        patient_pattern: str,
+        channels: Sequence[str] | None,
+        labels: Mapping[str, int] | None,
+        regions: Mapping[str, Sequence[str]],
+        label_weights: Mapping[str, float],
+        lesions: str | None,
+        normalization: str,
+        spacing_mm: Sequence[float] | None,
+        num_folds: int,
+        split_seed: int,
+        splits_file: str | Path | None,
+        patch_size: Sequence[int] | None,
+        batch_size: int,
+        steps_per_epoch: int | None,
+        foreground_fraction: float,
+        augmentation: Augmentation,
+    ) -> None:
+        """Take the dataset's configuration; no file is touched.
+
+        Args:
+            name: Of the dataset.
+            find_cases: Finds the raw cases below folders.
+            write_mock: Writes a synthetic cohort in the raw format.
+            roots: Folders of training cases.
+            test_roots: Folders of test cases, set aside before folds are cut.
+            require_test_labels: Whether a test case without a label is an error.
+            patient_pattern: Regular expression whose group `patient` groups cases for the folds.
+            channels: Names in the order in which a network gets them; None: the prepared cohort's.
+            labels: Foreground names and values 1..n; None: the prepared cohort's.
+            regions: Unions of labels by name.
+            label_weights: Of the loss, by label or "background"; 1 where nothing is said.
+            lesions: Lesion-wise protocol of stage=evaluate; None: none.
+            normalization: Scheme for intensities.
+            spacing_mm: Voxel size of the prepared cases; None: the cohort's median.
+            num_folds: Folds over patients.
+            split_seed: Of the folds.
+            splits_file: An existing splits_final.json to use instead.
+            patch_size: Voxels; None: the plan's.
+            batch_size: Samples of a batch over all devices.
+            steps_per_epoch: Batches of an epoch; None: every training case once.
+            foreground_fraction: Share of patches that are centered on a labelled voxel.
+            augmentation: What happens to a patch.
+
+        Raises:
+            ConfigurationError: A value is out of its range; names the key.
+            UnknownOptionError: A region or weight names no label.
+        """
+        super().__init__()
+        self.name, self.lesions, self.augmentation = name, lesions, augmentation
+        self.find_cases, self.write_mock = find_cases, write_mock
+        self.roots, self.test_roots = tuple(map(Path, roots)), tuple(map(Path, test_roots))
+        self.require_test_labels, self.patient_pattern = require_test_labels, patient_pattern
+        self.channels = None if channels is None else tuple(channels)
+        self.labels = None if labels is None else dict(labels)
+        self.regions = {region: tuple(members) for region, members in regions.items()}
+        self.label_weights = dict(label_weights)
+        self.normalization, self.spacing_mm = normalization, None if spacing_mm is None else tuple(spacing_mm)
+        self.num_folds, self.split_seed = num_folds, split_seed
+        self.splits_file = None if splits_file is None else Path(splits_file)
+        self.patch_size = None if patch_size is None else tuple(patch_size)
+        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+        self.foreground_fraction = foreground_fraction
+        self._require_ranges()
+        if self.labels is not None:
+            self._require_names(self.labels)
+        self._opened: _Opened | None = None
+
+    def write_mock_cohort(self, root: Path, *, num_patients: int, shape: Sequence[int], seed: int) -> bool:
+        """Write a synthetic cohort in the dataset's raw format; return whether it was not there yet."""
+        return self.write_mock(
+            root, num_patients=num_patients, shape=tuple(shape), seed=seed, channels=self.channels, labels=self.labels
+        )
+
+    def cohort(self) -> CohortSettings:
+        """Return what preparation needs to know."""
+        return CohortSettings(
+            name=self.name,
+            find_cases=self.find_cases,
+            roots=self.roots,
+            test_roots=self.test_roots,
+            require_test_labels=self.require_test_labels,
+            patient_pattern=self.patient_pattern,
+            channels=self.channels,
+            labels=self.labels,
+            normalization=self.normalization,
+            spacing_mm=self.spacing_mm,
+            num_folds=self.num_folds,
+            split_seed=self.split_seed,
+            splits_file=self.splits_file,
+            patch_size=self.patch_size,
+        )
+
+    def open(
+        self, prepared: Path, *, fold: int, store: Path | None = None, seed: int = 0, num_workers: int | None = None
+    ) -> None:
+        """Read the records of a prepared cohort and choose a fold; no array is touched.
+
+        Args:
+            prepared: The folder that stage=prepare wrote to.
+            fold: Which cases validate.
+            store: Where the entries are; None: where prepare put them.
+            seed: Of order, patches and augmentation.
+            num_workers: Loader processes; None: one per core, at most 8.
+
+        Raises:
+            ManifestError: Channels or labels do not agree with the prepared cohort.
+            UnknownOptionError: A region or weight names no label.
+            ConfigurationError: There is no such fold, or the patch has other axes than the cohort.
+            CohortError: The fold has no training or no validation cases.
+        """
+        cohort = PreparedCohort.open(prepared, store)
+        cohort = cohort.with_rebuild(Rebuilder.of(cohort.manifest))
+        contract = self._agreed_contract(cohort, where=str(prepared / MANIFEST))
+        train, validation = cohort.fold(fold)
+        for kind, cases in (("training", train), ("validation", validation)):
+            _require_labelled(cases, f"fold {fold} of {prepared / MANIFEST}: expected labelled {kind} cases")
+        order = tuple(cohort.channels.index(channel) for channel in contract.channels)
+        reader = VoxelReader(order, cohort.channel_statistics(fold))
+        workers = worker_count(num_workers)
+        self._opened = _Opened(cohort, contract, reader, tuple(train), tuple(validation), seed, workers)
+
+    def _agreed_contract(self, cohort: PreparedCohort, *, where: str) -> DataContract:
+        labels = agreed_labels(self.labels, cohort.labels, where=where)
+        self._require_names(labels)
+        patch_size = self.patch_size or cohort.plan.patch_size
+        axes = len(cohort.plan.patch_size)
+        if len(patch_size) != axes:
+            raise ConfigurationError(f"dataset.patch_size: expected {axes} sizes, got {list(patch_size)}")
+        return DataContract(
+            name=self.name,
+            channels=agreed_channels(self.channels, cohort.channels, where=where),
+            labels=labels,
+            regions=self.regions,
+            label_weights=self.label_weights,
+            plan=cohort.plan,
+            patch_size=patch_size,
+        )
+
+    @property
+    def contract(self) -> DataContract:
+        """What a model is completed with."""
+        return self._require_open().contract
+
+    def train_dataloader(self) -> PatchLoader:
+        """Return a loader of training batches; see `medexp.keys` for what is in one."""
+        opened = self._require_open()
+        batches = PatchBatches(
+            cases=opened.train,
+            reader=opened.reader,
+            augmentation=self.augmentation,
+            patch_size=opened.contract.patch_size,
+            foreground_fraction=self.foreground_fraction,
+            seed=opened.seed,
+        )
+        order = GlobalBatches(
+            num_cases=len(opened.train),
+            batch_size=self.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            seed=opened.seed,
+        )
+        return PatchLoader(batches, order, num_workers=opened.num_workers, pin_memory=torch.cuda.is_available())
+
+    def val_dataloader(self) -> VolumeLoader:
+        """Return a loader of the fold's whole validation volumes."""
+        opened = self._require_open()
+        return VolumeLoader(opened.validation, opened.reader)
+
+    def cases(self, source: str | Path) -> tuple[StoredCase, ...]:
+        """Return the cases to predict.
+
+        Args:
+            source: "validation": the fold's; "test": those set aside before folds were cut; or a folder in the
+                dataset's raw layout, whose cases are verified and stored as the cohort was.
+
+        Raises:
+            CohortError: There are none, or some cannot be used; all of these are listed.
+        """
+        opened = self._require_open()
+        if str(source) == VALIDATION:
+            return opened.validation
+        if str(source) == TEST:
+            if not opened.cohort.test_cases:
+                raise CohortError(
+                    "predict.source=test: expected test cases, got none; name dataset.test_roots and prepare"
+                )
+            return tuple(opened.cohort.test_cases)
+        folder = Path(source)
+        if not folder.is_dir():
+            message = f"predict.source: expected '{VALIDATION}', '{TEST}' or a folder, got '{source}'"
+            raise ConfigurationError(f"{message}, which is not there")
+        return tuple(prepare_unseen(folder, self.cohort(), prepared=opened.cohort, num_workers=opened.num_workers))
+
+    def volume(self, case: StoredCase) -> Float32[Tensor, "channel *spatial"]:
+        """Return a whole image as the network gets it; CT is normalized by the opened fold's training cases."""
+        return self._require_open().reader.volume(case)
+
+    def _require_open(self) -> "_Opened":
+        if self._opened is None:
+            raise ManifestError(
+                "expected an opened dataset, got one that was not: call open(<folder of stage=prepare>)"
+            )
+        return self._opened
+
+    def _require_names(self, labels: Mapping[str, int]) -> None:
+        for region, members in self.regions.items():
+            require_known_labels(members, labels, key=f"dataset.regions.{region}")
+        require_known_labels(self.label_weights, [BACKGROUND, *labels], key="dataset.label_weights")
+
+    def _require_ranges(self) -> None:
+        steps, sizes, weights = self.steps_per_epoch, self.patch_size, self.label_weights
+        checks = {
+            "batch_size": (self.batch_size >= 1, "1 or more", self.batch_size),
+            "steps_per_epoch": (steps is None or steps >= 1, "null, or 1 or more", steps),
+            "foreground_fraction": (0.0 <= self.foreground_fraction <= 1.0, "0 to 1", self.foreground_fraction),
+            "patch_size": (sizes is None or min(sizes, default=0) >= 1, "null, or sizes of 1 or more", sizes),
+            "label_weights": (all(weight >= 0.0 for weight in weights.values()), "no weight below 0", weights),
+        }
+        for key, (holds, expected, found) in checks.items():
+            if not holds:
+                raise ConfigurationError(f"dataset.{key}: expected {expected}, got {found}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A cohort with a fold chosen."""
+
+    cohort: PreparedCohort
+    contract: DataContract
+    reader: VoxelReader
+    train: tuple[StoredCase, ...]
+    validation: tuple[StoredCase, ...]
+    seed: int
+    num_workers: int
+
+
+def _require_labelled(cases: Sequence[StoredCase], expectation: str) -> None:
+    without = [case.case for case in cases if not case.has_label]
+    if not cases or without:
+        found = f"{without[:5]} without a label" if without else "none"
+        raise CohortError(f"{expectation}, got {found}; add cases or lower dataset.num_folds, and run stage=prepare")

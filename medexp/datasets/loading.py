@@ -1,0 +1,186 @@
+"""Training batches from the prepared store: a worker makes a whole batch, and every worker would make the same."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from medexp.datasets.reading import VoxelReader, empty
+from medexp.io.prepared import StoredCase
+from medexp.keys import CASE, IMAGE, LABEL
+from medexp.sampling.order import GlobalBatches, SampleKey
+from medexp.sampling.patches import AUGMENTATION, POSITION, generator_of, patch_start
+from medexp.transforms.augmentation import Augmentation
+from medexp.transforms.draws import Draw, change_intensities
+
+Batch = dict[str, Any]
+
+_MOST_WORKERS = 8
+
+
+def worker_count(num_workers: int | None) -> int:
+    """Return the number of loader processes; None: one per core that this process may use, at most 8."""
+    if num_workers is not None:
+        return num_workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_WORKERS, cores)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: a sum over several has other last digits, and workers have one anyway."""
+    before = torch.get_num_threads()
+    if before > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if before > 1:
+            torch.set_num_threads(before)
+
+
+@dataclass(frozen=True, eq=False)
+class PatchBatches(Dataset[Batch]):
+    """Batches by their samples' keys. Every sample is a pure function of the seed and its key."""
+
+    cases: tuple[StoredCase, ...]
+    reader: VoxelReader
+    augmentation: Augmentation
+    patch_size: tuple[int, ...]
+    foreground_fraction: float
+    seed: int
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> Batch:
+        """Return a whole batch. PyTorch calls this with what the batch sampler gave."""
+        image = empty((len(keys), len(self.reader.channel_order), *self.patch_size), np.float32)
+        label = empty((len(keys), *self.patch_size), np.uint8)
+        with one_thread():
+            for row, key in enumerate(keys):
+                draw = self.draw(key)
+                case = self.cases[key.case]
+                self.reader.read_patch(case, image[row], label[row], start=self.start(key), draw=draw)
+                change_intensities(image[row], draw)
+        return {IMAGE: image, LABEL: label, CASE: [self.cases[key.case].case for key in keys]}
+
+    def start(self, key: SampleKey) -> tuple[int, ...]:
+        """Return the first voxel of a sample's patch."""
+        case = self.cases[key.case]
+        return patch_start(
+            generator_of(POSITION, seed=self.seed, epoch=key.epoch, index=key.index),
+            shape=case.shape,
+            patch_size=self.patch_size,
+            foreground_fraction=self.foreground_fraction,
+            foreground=case.foreground,
+        )
+
+    def draw(self, key: SampleKey) -> Draw:
+        """Return what happens to a sample's patch."""
+        generator = generator_of(AUGMENTATION, seed=self.seed, epoch=key.epoch, index=key.index)
+        channels = len(self.reader.channel_order)
+        return self.augmentation.draw(generator, num_channels=channels, patch_size=self.patch_size)
+
+
+class PatchLoader:
+    """Iterates over the batches of an epoch and knows where it is.
+
+    Not a `DataLoader` itself, so that Lightning leaves the order alone: ranks are served by `GlobalBatches`.
+    One iteration is one epoch; the next one goes on with the next epoch, unless `set_epoch` said otherwise.
+    """
+
+    def __init__(
+        self,
+        batches: PatchBatches,
+        order: GlobalBatches,
+        *,
+        num_workers: int,
+        pin_memory: bool = False,
+        start_method: str | None = None,
+    ) -> None:
+        """Set up the loader; processes start with the first batch and stay.
+
+        Args:
+            batches: Makes a batch of keys.
+            order: The keys.
+            num_workers: Processes; 0: this one.
+            pin_memory: Put batches where a CUDA device copies them from directly.
+            start_method: How processes start; None: the platform's way.
+        """
+        self.batch_sampler = order
+        self._position = (order.sampler.epoch, order.sampler.first_batch)
+        self._loader = DataLoader(
+            batches,
+            batch_sampler=order,
+            num_workers=num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+            multiprocessing_context=start_method if num_workers > 0 else None,
+            generator=torch.Generator(),  # the global one would move with every epoch and break exact resume
+        )
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self.batch_sampler.share_with(
+                rank=torch.distributed.get_rank(), world_size=torch.distributed.get_world_size()
+            )
+        sampler = self.batch_sampler.sampler
+        if self._position == (sampler.epoch, len(self)):
+            sampler.set_epoch(sampler.epoch + 1)
+        seen = sampler.first_batch
+        for batch in self._loader:
+            sampler.first_batch = 0
+            seen += 1
+            self._position = (sampler.epoch, seen)
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and how many of its batches were given out. Lightning saves this with a checkpoint."""
+        sampler = self.batch_sampler.sampler
+        epoch, seen = self._position
+        return {"epoch": sampler.epoch, "batches": seen if epoch == sampler.epoch else sampler.first_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the recorded batch; after a whole epoch, with the next one."""
+        epoch, seen = state["epoch"], state["batches"]
+        if seen >= len(self):
+            epoch, seen = epoch + 1, 0
+        sampler = self.batch_sampler.sampler
+        sampler.epoch, sampler.first_batch = epoch, seen
+        self._position = (epoch, seen)
+
+    def repeat_first_epoch(self) -> None:
+        """Give out the same batches for ever, as `trainer.overfit_batches` wants."""
+        self.batch_sampler.sampler.frozen = True
+
+    def close(self) -> None:
+        """End the loader processes."""
+        iterator, self._loader._iterator = self._loader._iterator, None
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
+
+
+class VolumeLoader:
+    """Whole volumes, one per batch, in a fixed order; every rank sees all of them, so scores need no exchange."""
+
+    def __init__(self, cases: Sequence[StoredCase], reader: VoxelReader) -> None:
+        self.cases, self.reader = tuple(cases), reader
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for case in self.cases:
+            label = torch.from_numpy(np.array(case.label()))
+            yield {IMAGE: self.reader.volume(case)[None], LABEL: label[None], CASE: [case.case]}
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
