@@ -1,7 +1,7 @@
 """Put a volume on a grid of another size over the same extent. The outer faces of both grids coincide."""
 
 import numpy as np
-from jaxtyping import Float32, Num, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 
 
 def resampled_shape(
@@ -12,7 +12,7 @@ def resampled_shape(
     return tuple(max(1, int(np.floor(size * old / new + 0.5))) for size, old, new in sizes)
 
 
-def resample_linear(volume: Num[np.ndarray, "*leading i j k"], shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
+def resample_linear(volume: Shaped[np.ndarray, "*leading i j k"], shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
     """Interpolate linearly along the last three axes; beyond the outermost voxel centers the edge value holds.
 
     An axis whose size does not change is not touched, so that equal shapes return equal values.
