@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from medexp.sampling.splits import Fold, check_splits, make_splits, read_splits,
 _log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class FindCases(Protocol):
     """A raw format: which files below `roots` form cases. Opens no image."""
 
