@@ -16,6 +16,7 @@ from medexp.preparation.verification import VerifiedCase
 
 _MAX_FOREGROUND = 10_000  # coordinates per label
 _MAX_SAMPLES = 10_000  # foreground intensities per case
+_GOLDEN_RATIO = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def occupied_box(mask: Bool[np.ndarray, "i j k"]) -> Box | None:
 
 def _image(
     crops: Sequence[Num[np.ndarray, "i j k"]], schemes: Sequence[str], shape: tuple[int, ...]
-) -> Num[np.ndarray, "channel i j k"]:
+) -> Num[np.ndarray, "channel ..."]:
     dtype = stored_dtype(schemes, [crop.dtype for crop in crops])
     image = np.empty((len(crops), *shape), dtype)
     for index, (crop, scheme) in enumerate(zip(crops, schemes, strict=True)):
@@ -174,7 +175,12 @@ def foreground_voxels(label: UInt8[np.ndarray, "i j k"]) -> Int16[np.ndarray, "v
 
 
 def evenly(values: Num[np.ndarray, "n"], count: int) -> Num[np.ndarray, "m"]:
-    """Return at most `count` of the values at equal distances in their order."""
+    """Return at most `count` of the values, one from each of `count` equal stretches, in their order.
+
+    Where in its stretch follows the golden ratio: a fixed place would favor some voxels of a regular volume.
+    """
     if len(values) <= count:
         return values
-    return values[(np.arange(count) * (len(values) / count)).astype(np.intp)]
+    numbers = np.arange(count)
+    places = (numbers + numbers * _GOLDEN_RATIO % 1.0) * (len(values) / count)
+    return values[np.unique(places.astype(np.intp))]

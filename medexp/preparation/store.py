@@ -7,6 +7,7 @@ processes may make the same entry at the same time; the second finds the first's
 """
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -110,10 +111,13 @@ def _intact(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
     if not folder.exists():
         return None, None
     try:
-        record = read_json(folder / "case.json")
+        record = dict(read_json(folder / "case.json"))
+        seal = record.pop("seal")
         damaged = [name for name, digest in record["sha256"].items() if sha256_of(folder / name) != digest]
-    except (ManifestError, OSError, KeyError, AttributeError, TypeError) as error:
+    except (ManifestError, OSError, KeyError, AttributeError, TypeError, ValueError) as error:
         return None, str(error)
+    if seal != identity_of(record):
+        damaged.append("case.json")
     return (None, f"{', '.join(damaged)} changed") if damaged else (record, None)
 
 
@@ -151,7 +155,8 @@ def _write_files(entry: Entry, folder: Path, *, source: Mapping[str, str], trans
         "sha256": {name: sha256_of(folder / name) for name in present},
         "sizes": {name: (folder / name).stat().st_size for name in present},
     }
-    write_json(folder / "case.json", record)
+    record = json.loads(json.dumps(record))  # as a reader finds it
+    write_json(folder / "case.json", {**record, "seal": identity_of(record)})
     return record
 
 
