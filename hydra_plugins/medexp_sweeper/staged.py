@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -30,7 +31,7 @@ class StagedSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Build the launcher."""
         self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -38,12 +39,12 @@ class StagedSweeper(Sweeper):
         """Run the sweep; raises SweepFailedError if a job did not finish."""
         from medexp.sweeps.staged import plan, run_sweep
 
-        sources: Any = self.config.hydra.runtime.config_sources
+        config: Any = self.config
+        sources = config.hydra.runtime.config_sources
         config_dirs = [Path(source.path) for source in sources if source.provider == "command-line"]
         # `params` are read from the composed configuration, where the command line has already replaced some.
-        return run_sweep(plan(arguments, config_dirs), self.launcher, title=str(self.config.name))
+        assert self.launcher is not None, "Hydra calls setup first"
+        return run_sweep(plan(arguments, config_dirs), self.launcher, title=str(config.name))
 
 
-ConfigStore.instance().store(
-    group="hydra/sweeper", name="staged", node=StagedSweeperConf, provider="medexp_sweeper"
-)
+ConfigStore.instance().store(group="hydra/sweeper", name="staged", node=StagedSweeperConf, provider="medexp_sweeper")

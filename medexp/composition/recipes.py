@@ -46,8 +46,7 @@ def recipe_of(
     received = _received(config)
     node = resolved_stage(config)
     upstream = {
-        name: _upstream_recipes(spec, config, overrides, config_dirs)
-        for name, spec in node["upstream"].items()
+        name: _upstream_recipes(spec, config, overrides, config_dirs) for name, spec in node["upstream"].items()
     }
     tags = _tags(stage, config, choices, received, upstream)
     return Recipe(
@@ -78,11 +77,11 @@ def composed_recipe(overrides: tuple[str, ...], config_dirs: tuple[Path, ...]) -
 def _upstream_recipes(
     spec: str | Mapping[str, Any], config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[Path]
 ) -> tuple[Recipe, ...]:
-    wanted = {"stage": spec} if isinstance(spec, str) else dict(spec)
+    wanted: dict[str, Any] = {"stage": spec} if isinstance(spec, str) else dict(spec)
     if wanted.get("unless") is not None:
         return ()
     stage = str(wanted["stage"]) if wanted.get("stage") is not None else last_stage(config)
-    folds = wanted.get("folds") or [None]
+    folds: list[int | None] = wanted.get("folds") or [None]
     # Data are always this run's own; trained weights may come from another composition.
     replaced = [] if stage in BEFORE_TRAINING else list(config.upstream.overrides)
     return tuple(
@@ -144,7 +143,7 @@ def _tags(
     upstream: Mapping[str, Sequence[Recipe]],
 ) -> dict[str, Any]:
     """Return which run this is; model, fold and seed only where training took part."""
-    tags = {"stage": stage, "dataset": str(config.dataset.name)}
+    tags: dict[str, Any] = {"stage": stage, "dataset": str(config.dataset.name)}
     if "model" in received or any(_is_trained(recipe) for recipes in upstream.values() for recipe in recipes):
         tags |= {"model": str(choices["model"]), "fold": int(config.fold), "seed": int(config.seed)}
     return tags
@@ -163,6 +162,7 @@ def _is_trained(recipe: Recipe) -> bool:
 def _recorded(config: DictConfig) -> dict[str, Any]:
     """Return the configuration as composed, interpolations unresolved: secrets stay in the environment."""
     plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict), "the root of a configuration is a mapping"
     return {str(key): value for key, value in plain.items() if key != "hydra"}
 
 

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def run_isolated(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(sorted(preload))
-    waiting, running, done = list(jobs), [], {}  # type: ignore[var-annotated] - filled below
+    waiting = list(jobs)
+    running: list[_Running] = []
+    done: dict[int, JobReturn] = {}
     while waiting or running:
         stopped = fail_fast and any(one.status is JobStatus.FAILED for one in done.values())
         while waiting and len(running) < max_parallel and not stopped:
@@ -74,7 +77,7 @@ def run_isolated(
     return [done[job.number] for job in jobs]
 
 
-def _start(context: Any, job: Job, task: TaskFunction) -> _Running:  # noqa: ANN401 - a multiprocessing context
+def _start(context: Any, job: Job, task: TaskFunction) -> _Running:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, task, sender), name=f"medexp-job-{job.number}")
     process.start()
@@ -102,7 +105,7 @@ def _reason(exitcode: int) -> str:
     return f"its process was ended by {name}{hint}"
 
 
-def _completed(job: Job, value: Any) -> JobReturn:  # noqa: ANN401 - whatever the task returns
+def _completed(job: Job, value: Any) -> JobReturn:
     return _returned(job, JobStatus.COMPLETED, value)
 
 
@@ -110,7 +113,7 @@ def _failed(job: Job, error: BaseException) -> JobReturn:
     return _returned(job, JobStatus.FAILED, error)
 
 
-def _returned(job: Job, status: JobStatus, value: Any) -> JobReturn:  # noqa: ANN401
+def _returned(job: Job, status: JobStatus, value: Any) -> JobReturn:
     result = JobReturn(overrides=list(job.overrides), cfg=job.config, status=status)
     result.return_value = value
     return result
@@ -131,7 +134,7 @@ def _work(job: Job, task: TaskFunction, sender: Connection) -> None:
     except Exception as error:  # noqa: BLE001 - the process's outermost frame: every error is reported
         if not isinstance(error, MedexpError):
             sys.stderr.write(traceback.format_exc())
-        sender.send(JobDiedError(str(error)) if isinstance(error, MedexpError) else _portable(error))
+        sender.send(_portable(error))
     finally:
         sender.close()
         sys.stdout.flush()
@@ -139,7 +142,7 @@ def _work(job: Job, task: TaskFunction, sender: Connection) -> None:
 
 def _portable(error: Exception) -> JobDiedError:
     """Errors of other libraries may not survive the way to the parent; their text does."""
-    return JobDiedError(f"{type(error).__name__}: {error}")
+    return JobDiedError(str(error) if isinstance(error, MedexpError) else f"{type(error).__name__}: {error}")
 
 
 def _redirect(path: Path) -> None:
@@ -148,15 +151,17 @@ def _redirect(path: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] - a real text stream in a fresh process
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _end_with_parent() -> None:
     """Ask this process to end when the sweep's process is gone, even by -9; then insist."""
     parent = multiprocessing.parent_process()
+    assert parent is not None, "a job's process is started by multiprocessing"
 
     def watch() -> None:
-        parent.join()  # type: ignore[union-attr] - a job's process always has a parent
+        parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_GRACE_S)
         os.kill(os.getpid(), signal.SIGKILL)

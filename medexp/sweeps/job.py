@@ -90,9 +90,7 @@ def _executed(config: DictConfig, addressed: Addressed, run: Run, *, resume: boo
     return outcome
 
 
-def _call_stage(
-    config: DictConfig, addressed: Addressed, run: Run, tracker: "Tracker", *, resume: bool
-) -> "Result":
+def _call_stage(config: DictConfig, addressed: Addressed, run: Run, tracker: "Tracker", *, resume: bool) -> "Result":
     from medexp.stages.context import Context
 
     stage = instantiate(resolved_stage(config)["call"], key="stage.call")

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 _LOGGER = logging.getLogger("medexp")
 
 
-class _Console(logging.StreamHandler):  # type: ignore[type-arg] - generic in the stubs only
+class _Console(logging.StreamHandler[TextIO]):
     """Writes to whatever sys.stdout is at the moment, so that captured and redirected output works."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ def modules_of(config: DictConfig) -> set[str]:
     return {*_ALWAYS, *(target.rpartition(".")[0] for target in _targets(resolved_stage(config)))}
 
 
-def _targets(node: Any) -> Iterator[str]:  # noqa: ANN401 - any plain configuration value
+def _targets(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         if "_target_" in node:
             yield node["_target_"]

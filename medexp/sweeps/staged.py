@@ -87,7 +87,9 @@ def run_sweep(jobs: Sequence[SweepJob], launcher: Launcher, *, title: str) -> li
         if not wave:
             continue
         names = ", ".join(_named(job) for job in wave)
-        log.info("── stage %s: %d job%s%s", wave[0].stage, len(wave), "s" * (len(wave) > 1), f" ({names})" if names else "")
+        log.info(
+            "── stage %s: %d job%s%s", wave[0].stage, len(wave), "s" * (len(wave) > 1), f" ({names})" if names else ""
+        )
         results = launcher.launch([job.overrides for job in wave], initial_job_idx=wave[0].number)
         returns += results
         for job, result in zip(wave, results, strict=True):

@@ -12,7 +12,15 @@ from medexp.runs.ledger import Run
 from medexp.runs.lineage import Action, Recipe, address, all_runs, ancestry, find, open_run
 
 PREPARE = Recipe("prepare", "brats", "prepare", {"num_folds": 5}, {}, ("dataset=brats", "stage=prepare"))
-TRAIN = Recipe("1", "brats", "1-net-fold0-seed0", {"lr": 0.1}, {}, ("dataset=brats", "stage='1'"), upstream={"prepared": (PREPARE,)})
+TRAIN = Recipe(
+    "1",
+    "brats",
+    "1-net-fold0-seed0",
+    {"lr": 0.1},
+    {},
+    ("dataset=brats", "stage='1'"),
+    upstream={"prepared": (PREPARE,)},
+)
 
 
 def opened(recipe: Recipe, output_dir: Path, *, resume: str = "auto", run_id: str | None = None):

@@ -91,7 +91,8 @@ def test_the_value_of_a_job_comes_back(tmp_path):
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "terminate"])
 def test_nothing_is_left_when_the_sweep_is_killed(tmp_path, signum):
-    code = f"from pathlib import Path; from tests.sweeps.test_isolated import run; run(Path({str(tmp_path)!r}), ['forever'])"
+    call = f"run(Path({str(tmp_path)!r}), ['forever'])"
+    code = f"from pathlib import Path; from tests.sweeps.test_isolated import run; {call}"
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
     mark = tmp_path / "mark0"
     while not mark.exists() or not mark.read_text():
