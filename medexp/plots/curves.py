@@ -1,7 +1,7 @@
 """How a training went: loss, validation scores and learning rate over epochs."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 Curve = tuple[Sequence[float], Sequence[float]]  # epochs, values
 
 _SCORE = "val/dice/"
-_DASHES = ["-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2))]
+_DASHES: list[Any] = ["-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2))]
 
 
 def training_curves(curves: Mapping[str, Curve], *, colors: Mapping[str, str], best_epoch: float | None) -> "Figure":
     """Draw one training stage in three panels.
 
     Args:
-        curves: By metric name (`train/loss`, `val/loss`, `val/dice/<label>`, `val/dice/mean`, `lr`); others are left out.
+        curves: By metric name: `train/loss`, `val/loss`, `val/dice/<label>`, `val/dice/mean`, `lr`; others are ignored.
         colors: Of the labels; other structures are drawn in the color of regions.
         best_epoch: Marked with a line, if known.
     """
@@ -80,5 +80,5 @@ def _line(axes: "Axes", curve: Curve, *, color: str, label: str, linewidth: floa
     known = np.isfinite(values)
     marker = "o" if known.sum() < 12 else None
     # A label with a leading underscore would be left out of the legend.
-    style = {"color": color, "linewidth": linewidth, "marker": marker, "markersize": 2.5}
+    style: dict[str, Any] = {"color": color, "linewidth": linewidth, "marker": marker, "markersize": 2.5}
     return axes.plot(epochs[known], values[known], label=label.lstrip("_"), **style)[0]

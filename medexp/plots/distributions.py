@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -70,7 +70,7 @@ def _draw(axes: "Axes", panel: ScorePanel, names: Sequence[str], colors: Mapping
 def _draw_row(axes: "Axes", row: int, values: Float64[np.ndarray, " case"], color: str) -> None:
     lower, median, upper = np.percentile(values, [25, 50, 75])
     axes.barh(row, upper - lower, left=lower, height=_BOX_HEIGHT, color=LINE, zorder=1)
-    style = {"s": _size(values.size), "color": color, "alpha": 0.75, "linewidths": 0}
+    style: dict[str, Any] = {"s": _size(values.size), "color": color, "alpha": 0.75, "linewidths": 0}
     axes.scatter(values, row + _jitter(values.size), zorder=2, clip_on=False, **style)
     half = _BOX_HEIGHT / 2
     axes.plot([median, median], [row - half, row + half], color=INK, linewidth=1.6, zorder=3)

@@ -137,8 +137,14 @@ def _position(
         i, j, k = (size // 2 for size in mask.shape)
         return i, j, k
     lesion = _largest_component(mask)
-    i, j, k = (int(np.argmax(lesion.sum(axis=_others(axis)))) for axis in range(3))
+    i, j, k = (_widest(lesion.sum(axis=_others(axis))) for axis in range(3))
     return i, j, k
+
+
+def _widest(areas: Integer[np.ndarray, " slice"]) -> int:
+    """Return the slice with the largest area; of equal ones that in the middle."""
+    widest = np.flatnonzero(areas == areas.max())
+    return int(widest[len(widest) // 2])
 
 
 def _others(axis: int) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medexp.plots.overlays import LABEL_COLORS
 
@@ -23,7 +23,7 @@ REGION_COLOR = MUTED
 
 _DIGITS = re.compile(r"(?<=\d\.\d{2})\d+")  # beyond hundredths of a point
 
-_STYLE = {
+_STYLE: Any = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",
     "font.size": 9.0,
     "text.color": INK,

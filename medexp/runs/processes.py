@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import TypeVar
 
 from medexp.errors import MedexpError
@@ -52,6 +53,8 @@ def for_each(
             progress.advance()
         return
     context = multiprocessing.get_context("forkserver")
+    called = function.func if isinstance(function, partial) else function
+    context.set_forkserver_preload([called.__module__])  # imported once; no effect on a server that runs already
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
         pending = {pool.submit(function, item): index for index, item in enumerate(items)}
         try:

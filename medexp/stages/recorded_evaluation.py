@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 from medexp.errors import ManifestError
 from medexp.io.tables import number, read_table
@@ -26,7 +26,7 @@ class Evaluation:
     summary: Mapping[str, Any]
 
     @classmethod
-    def of(cls, run: Run) -> Self:
+    def of(cls, run: Run) -> "Evaluation":
         """Read the files of a finished run.
 
         Raises:

@@ -21,7 +21,8 @@ def stage_records(runs: Sequence[Run]) -> list[dict[str, str]]:
 
     `runs` come nearest first, which decides between those of the same second.
     """
-    ordered = sorted(runs[::-1], key=lambda run: str(run.record["created"]))
+    nearest_last = list(reversed(runs))
+    ordered = sorted(nearest_last, key=lambda run: str(run.record["created"]))
     return [
         {"stage": _stage_name(run), "command": str(run.record["command"]), "facts": " · ".join(_facts_of(run))}
         for run in ordered

@@ -55,7 +55,7 @@ def _interval(summary: Mapping[str, Any], unit: str) -> str:
 def score_table(evaluation: Evaluation) -> dict[str, Any]:
     """Return the scores by label and region: mean with interval, median, cases used."""
     shown = _shown_scores(evaluation)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in evaluation.structures:
         members = evaluation.settings["regions"].get(name)
         rows.append(

@@ -63,7 +63,7 @@ def scoring_of(
         if unknown:
             message = f"dataset.regions.{region}: expected names of labels {list(labels)}, got {unknown} besides"
             raise UnknownOptionError(message)
-    values = {name: (value,) for name, value in labels.items()}
+    values: dict[str, tuple[int, ...]] = {name: (value,) for name, value in labels.items()}
     values |= {name: tuple(sorted(labels[label] for label in members)) for name, members in regions.items()}
     if variant not in _VARIANTS:
         raise UnknownOptionError(f"evaluate.lesion_variant: expected one of {list(_VARIANTS)}, got {variant!r}")
