@@ -106,8 +106,8 @@ def test_a_fold_out_of_range_is_named(demo_folder, capsys):
 def test_real_files_go_the_whole_way(shared_data, tmp_path):
     line = [
         "dataset=brats", f"dataset.roots=[{shared_data / 'brats'}]", "dataset.num_folds=2", "model=monai_ft",
-        "model.weights=null", "model.network.init_filters=8", "dataset.patch_size=[64,64,64]", "trainer=debug", "hardware=cpu",
-        f"output_dir={tmp_path}",
+        "model.weights=null", "model.network.init_filters=8", "dataset.patch_size=[64,64,64]", "trainer=debug",
+        "hardware=cpu", f"output_dir={tmp_path}",
     ]  # fmt: skip
     assert main(["-m", *line, "stage=prepare,1,2,predict,evaluate,report"]) == 0
     runs = {run.record["stage"]: run for run in all_runs(tmp_path)}

@@ -10,12 +10,17 @@ from medexp.errors import ManifestError, StorageError
 from medexp.runs.files import atomic_write, read_json, sha256_of, write_json, write_text
 
 
+def _write_half(path):
+    with atomic_write(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("in the middle")
+
+
 def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path):
     path = tmp_path / "scores.json"
     write_text(path, "before")
-    with pytest.raises(RuntimeError, match="in the middle"), atomic_write(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("in the middle")
+    with pytest.raises(RuntimeError, match="in the middle"):
+        _write_half(path)
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["scores.json"]
 
@@ -26,9 +31,11 @@ def test_a_full_disk_is_named_with_the_path_and_the_bytes(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(StorageError, match=r"volume\.nii\.gz.*1,000 bytes.*free some space"):
-            with atomic_write(path) as temporary:
-                temporary.write_bytes(bytes(2000))
+        with (
+            pytest.raises(StorageError, match=r"volume\.nii\.gz.*1,000 bytes.*free some space"),
+            atomic_write(path) as temporary,
+        ):
+            temporary.write_bytes(bytes(2000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
