@@ -1,9 +1,8 @@
 """NIfTI files as arrays with a trusted geometry.
 
-nibabel parses the header; the rules are ours, because it accepts what must not pass: a file without an
-orientation gets an invented one, an infinite slope is ignored, a zero voxel size becomes 1, and a few
-megabytes may unpack to many gigabytes. A header is therefore judged before any voxel is unpacked, and no more
-is unpacked than it promises.
+Common readers accept what must not pass: a file without an orientation gets an invented one, an infinite slope is
+ignored, a zero voxel size becomes 1, and a few megabytes may unpack to many gigabytes. Here a header is judged before
+any voxel is unpacked, and no more is unpacked than it promises.
 """
 
 import gzip
@@ -11,18 +10,15 @@ import hashlib
 import math
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Num, Shaped
-from nibabel.nifti1 import Nifti1Header, Nifti1Image
-from nibabel.nifti2 import Nifti2Header, Nifti2Image
-from nibabel.spatialimages import HeaderDataError
+from jaxtyping import Float64, Num
 
 from medexp.errors import CaseError
 from medexp.geometry.affine import Shape, corner_distance_mm, spacing_mm
 from medexp.geometry.grids import Grid
+from medexp.io.nifti_header import HeaderError, RawHeader, header_for
 from medexp.runs.files import atomic_write
 
 MAX_BYTES = 2 << 30  # of one volume's voxels
@@ -129,7 +125,7 @@ def header_of(file: RawFile) -> NiftiHeader:
     """
     try:
         return _judged(_unpacked(file, _HEADER_BYTES, whole=False))
-    except _BrokenRuleError as error:
+    except HeaderError as error:
         raise CaseError(f"{file.path}: {error}") from error
 
 
@@ -144,28 +140,24 @@ def decode(file: RawFile) -> Volume:
     try:
         data = _unpacked(file, expected + _SLACK_BYTES, whole=True)
         if len(data) < expected:
-            raise _BrokenRuleError(f"expected {expected:,} bytes by its header, got {len(data):,}: it is truncated")
-    except _BrokenRuleError as error:
+            raise HeaderError(f"expected {expected:,} bytes by its header, got {len(data):,}: it is truncated")
+    except HeaderError as error:
         raise CaseError(f"{file.path}: {error}") from error
     voxels = np.frombuffer(data, header.dtype, count=math.prod(header.shape), offset=header.offset)
     return Volume(_scaled(voxels.reshape(header.shape, order="F"), header), header)
-
-
-class _BrokenRuleError(ValueError):
-    """A rule that a file breaks; the reader adds the file's name."""
 
 
 def _unpacked(file: RawFile, limit: int, *, whole: bool) -> bytes:
     """Return the unpacked bytes, of a packed file at most `limit`; `whole` asks for the end to be there."""
     content = file.content
     if not content:
-        raise _BrokenRuleError("expected a NIfTI volume, got an empty file")
+        raise HeaderError("expected a NIfTI volume, got an empty file")
     if file.path.suffix != ".gz":
         if whole and len(content) > limit:
-            raise _BrokenRuleError(f"expected at most {limit:,} bytes by its header, got {len(content):,}")
+            raise HeaderError(f"expected at most {limit:,} bytes by its header, got {len(content):,}")
         return content
     if content[:2] != b"\x1f\x8b":
-        raise _BrokenRuleError("expected gzip data as the name says, got something else")
+        raise HeaderError("expected gzip data as the name says, got something else")
     parts: list[bytes] = []
     size = 0
     while content[:2] == b"\x1f\x8b" and size < limit:
@@ -173,113 +165,80 @@ def _unpacked(file: RawFile, limit: int, *, whole: bool) -> bytes:
         try:
             parts.append(unpacker.decompress(content, limit - size))
         except zlib.error as error:
-            raise _BrokenRuleError(f"expected intact gzip data, got '{error}'") from error
+            raise HeaderError(f"expected intact gzip data, got '{error}'") from error
         size += len(parts[-1])
         if not whole:
             break
         if not unpacker.eof:
             state = "more than its header says" if size >= limit else f"{size:,} bytes and no end: it is truncated"
-            raise _BrokenRuleError(f"expected gzip data that end after the voxels, got {state}")
+            raise HeaderError(f"expected gzip data that end after the voxels, got {state}")
         content = unpacker.unused_data
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _judged(data: bytes) -> NiftiHeader:
-    header = _parsed(data)
+    header = RawHeader.of(data)
     shape = _shape(header)
-    dtype = _dtype(header)
+    dtype = header.dtype
     num_bytes = math.prod(shape) * dtype.itemsize
     if num_bytes > MAX_BYTES:
-        raise _BrokenRuleError(f"expected a volume of at most {MAX_BYTES:,} bytes, got {shape} = {num_bytes:,} bytes")
-    offset = float(header["vox_offset"])
-    least = int(header["sizeof_hdr"]) + 4
-    if not least <= offset <= _MAX_OFFSET or offset != int(offset):
-        raise _BrokenRuleError(f"expected voxels to start at byte {least} or later, got {offset}")
+        raise HeaderError(f"expected a volume of at most {MAX_BYTES:,} bytes, got {shape} = {num_bytes:,} bytes")
+    offset = header.value("vox_offset")
+    if not header.least_offset <= offset <= _MAX_OFFSET or offset != int(offset):
+        raise HeaderError(f"expected voxels to start at byte {header.least_offset} or later, got {offset}")
     slope, intercept = _scaling(header)
     affine, warnings = _geometry(header, shape)
-    return NiftiHeader(shape, affine, dtype, slope, intercept, int(offset), header.binaryblock, warnings)
+    return NiftiHeader(shape, affine, dtype, slope, intercept, int(offset), header.content, warnings)
 
 
-def _parsed(data: bytes) -> Nifti1Header:
-    for kind, size, magic in ((Nifti1Header, 348, b"n+1"), (Nifti2Header, 540, b"n+2")):
-        if len(data) < size or size not in {int.from_bytes(data[:4], order) for order in ("little", "big")}:
-            continue
-        header = kind(data[:size], check=False)
-        if bytes(header["magic"].item())[:3] == magic:
-            return header
-        found = bytes(header["magic"].item())
-        raise _BrokenRuleError(f"expected a single-file NIfTI (magic {magic.decode()}), got magic {found!r}")
-    raise _BrokenRuleError(f"expected a NIfTI header of 348 or 540 bytes, got none in {len(data):,} bytes")
-
-
-def _shape(header: Nifti1Header) -> Shape:
-    sizes = [int(value) for value in header["dim"]]
-    if not 1 <= sizes[0] <= 7:
-        raise _BrokenRuleError(f"expected three dimensions, got {sizes[0]}")
-    shape = sizes[1 : sizes[0] + 1]
+def _shape(header: RawHeader) -> Shape:
+    num_axes, *sizes = (int(value) for value in header.values("dim"))
+    if not 1 <= num_axes <= 7:
+        raise HeaderError(f"expected three dimensions, got {num_axes}")
+    shape = sizes[:num_axes]
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
     if len(shape) != 3 or min(shape) < 1:
-        raise _BrokenRuleError(f"expected a 3-D volume, got dimensions {tuple(shape)}; write one file per channel")
+        raise HeaderError(f"expected a 3-D volume, got dimensions {tuple(shape)}; write one file per channel")
     if 1 in shape:
-        raise _BrokenRuleError(f"expected a 3-D volume, got the single slice {tuple(shape)}")
+        raise HeaderError(f"expected a 3-D volume, got the single slice {tuple(shape)}")
     return (shape[0], shape[1], shape[2])
 
 
-def _dtype(header: Nifti1Header) -> np.dtype:
-    code = int(header["datatype"])
-    try:
-        dtype = header.get_data_dtype()
-    except (HeaderDataError, KeyError) as error:
-        raise _BrokenRuleError(f"expected a numeric data type, got code {code}") from error
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise _BrokenRuleError(f"expected integers or floats of at most 64 bits, got '{dtype}' (code {code})")
-    return dtype
-
-
-def _scaling(header: Nifti1Header) -> tuple[float, float]:
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0.0 or math.isnan(slope):  # the standard's and nibabel's way to say "not scaled"
+def _scaling(header: RawHeader) -> tuple[float, float]:
+    slope, intercept = header.value("scl_slope"), header.value("scl_inter")
+    if slope == 0.0 or math.isnan(slope):  # the standard's way, and a common one, to say "not scaled"
         return 1.0, 0.0
     if not (math.isfinite(slope) and math.isfinite(intercept)):
-        raise _BrokenRuleError(f"expected a finite scaling, got slope {slope} and intercept {intercept}")
+        raise HeaderError(f"expected a finite scaling, got slope {slope} and intercept {intercept}")
     return slope, intercept
 
 
-def _geometry(header: Nifti1Header, shape: Shape) -> tuple[Float64[np.ndarray, "4 4"], tuple[str, ...]]:
-    sizes = tuple(float(value) for value in header["pixdim"][1:4])
+def _geometry(header: RawHeader, shape: Shape) -> tuple[Float64[np.ndarray, "4 4"], tuple[str, ...]]:
+    sizes = tuple(float(value) for value in header.values("pixdim")[1:4])
     if not all(math.isfinite(size) and size > 0.0 for size in sizes):
-        raise _BrokenRuleError(f"expected positive voxel sizes, got pixdim {sizes}")
-    unit = int(header["xyzt_units"]) & 7
+        raise HeaderError(f"expected positive voxel sizes, got pixdim {sizes}")
+    unit = int(header.value("xyzt_units")) & 7
     if unit not in _MILLIMETER_CODES:
-        raise _BrokenRuleError(f"expected millimeters, got the spatial unit with code {unit}")
-    has_s, has_q = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
+        raise HeaderError(f"expected millimeters, got the spatial unit with code {unit}")
+    has_s, has_q = header.value("sform_code") > 0, header.value("qform_code") > 0
     if not (has_s or has_q):
-        raise _BrokenRuleError("expected an orientation, got neither s-form nor q-form (both codes are 0)")
-    affine = _checked(header.get_sform(), "s-form") if has_s else _qform(header)
+        raise HeaderError("expected an orientation, got neither s-form nor q-form (both codes are 0)")
+    affine = _checked(header.s_form(), "s-form") if has_s else _checked(header.q_form(), "q-form")
     warnings = []
     if has_s and has_q:
-        apart = corner_distance_mm(affine, _qform(header), shape)
+        apart = corner_distance_mm(affine, _checked(header.q_form(), "q-form"), shape)
         if apart > _FORMS_AGREE_MM:
             warnings.append(f"s-form and q-form put the corners up to {apart:.3g} mm apart; the s-form is used")
     return affine, (*warnings, *_oddities(affine))
 
 
-def _qform(header: Nifti1Header) -> Float64[np.ndarray, "4 4"]:
-    try:
-        affine = header.get_qform()
-    except (ValueError, HeaderDataError) as error:
-        raise _BrokenRuleError(f"expected a rotation as q-form, got '{error}'") from error
-    return _checked(affine, "q-form")
-
-
-def _checked(affine: Shaped[np.ndarray, "4 4"], name: str) -> Float64[np.ndarray, "4 4"]:
-    matrix = np.asarray(affine, np.float64)
+def _checked(matrix: Float64[np.ndarray, "4 4"], name: str) -> Float64[np.ndarray, "4 4"]:
     if not np.isfinite(matrix).all():
-        raise _BrokenRuleError(f"expected a finite {name}, got NaN or infinity")
+        raise HeaderError(f"expected a finite {name}, got NaN or infinity")
     columns = np.sqrt((matrix[:3, :3] ** 2).sum(axis=0))
     if columns.min() < 1e-6 or abs(np.linalg.det(matrix[:3, :3] / columns)) < 1e-3:
-        raise _BrokenRuleError(f"expected an {name} that can be inverted, got {matrix[:3].round(4).tolist()}")
+        raise HeaderError(f"expected a {name} that can be inverted, got {matrix[:3].round(4).tolist()}")
     return matrix
 
 
@@ -316,25 +275,12 @@ def write_nifti(path: Path, array: Num[np.ndarray, "i j k"], grid: Grid, *, dura
 
 
 def _packed(array: Num[np.ndarray, "i j k"], grid: Grid) -> bytes:
-    if grid.header is None:
-        image = Nifti1Image(array, grid.affine)
-        image.header.set_xyzt_units("mm")
-        image.set_sform(grid.affine, code=1)
-        image.set_qform(grid.affine, code=1)
-        return image.to_bytes()
-    kinds = (Nifti1Header, Nifti1Image) if len(grid.header) == 348 else (Nifti2Header, Nifti2Image)
-    header = kinds[0](grid.header, check=False).as_byteswapped("<")
-    header["cal_min"] = header["cal_max"] = 0.0
-    header["vox_offset"] = 0
-    header["magic"] = kinds[0]().structarr["magic"]
-    header.set_data_dtype(array.dtype)
-    header.set_slope_inter(1.0, 0.0)
-    return kinds[1](array, None, header).to_bytes()
+    like = None if grid.header is None else RawHeader.of(grid.header)
+    header = header_for(array.dtype, grid.affine, like=like, shape=array.shape)
+    voxels = array.astype(header.dtype, copy=False).tobytes(order="F")
+    return header.content + bytes(4) + voxels  # no extensions
 
 
-@lru_cache(maxsize=1)
 def reader_versions() -> dict[str, str]:
     """Return the versions of the libraries that turn bytes into voxels; they belong to a store entry's key."""
-    import nibabel
-
-    return {"nibabel": nibabel.__version__, "numpy": np.__version__, "zlib": zlib.ZLIB_RUNTIME_VERSION}
+    return {"numpy": np.__version__, "zlib": zlib.ZLIB_RUNTIME_VERSION}

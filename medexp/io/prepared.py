@@ -68,7 +68,9 @@ class StoredCase:
     rebuild: Callable[["StoredCase"], None] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, record: Mapping[str, Any], store: Path, rebuild: Callable[["StoredCase"], None] | None = None) -> "PreparedCohort":
+    def of(
+        cls, record: Mapping[str, Any], store: Path, rebuild: Callable[["StoredCase"], None] | None = None
+    ) -> "StoredCase":
         """Return the case that a manifest entry describes."""
         key = str(record["store"])
         return cls(

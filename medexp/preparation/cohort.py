@@ -201,7 +201,7 @@ def _require_usable(outcomes: Sequence[Outcome], *, skip_bad_cases: bool, report
         raise CohortError(f"{message}\n{advice}\nThe quality report is {report}")
     if not good:
         raise CohortError(
-            f"expected training cases, but none of {len(outcomes)} cases is one that can be used{listing}"
+            f"expected training cases, but none of {len(outcomes)} cases is a usable one{listing}"
         )
     for outcome in bad:
         _log.warning("left out %s: %s", outcome.case.case, "; ".join(outcome.reasons))

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from medexp.geometry.affine import spacing_mm
@@ -95,6 +94,8 @@ def _inert(value: object) -> object:
 def _page(
     manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], store: Path
 ) -> str:
+    import jinja2
+
     pictures = {record["case"]: _picture(store, str(record["store"])) for record in manifest["cases"]}
     order = {"left out": 0, "warning": 1, "good": 2}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)

@@ -22,7 +22,7 @@ import numpy as np
 
 from medexp.errors import ManifestError
 from medexp.geometry import affine, grids, resampling
-from medexp.io import nifti
+from medexp.io import nifti, nifti_header
 from medexp.io.prepared import StoredCase, entry_folder
 from medexp.preparation import entry as entries
 from medexp.preparation import normalization, verification
@@ -57,7 +57,7 @@ class Outcome:
 def code_version() -> str:
     """Return a hash of the source of every module that decides what an entry holds, and of its libraries."""
     digest = hashlib.sha256(str(sorted(nifti.reader_versions().items())).encode())
-    for module in (affine, grids, resampling, nifti, normalization, verification, entries):
+    for module in (affine, grids, resampling, nifti, nifti_header, normalization, verification, entries):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 
