@@ -28,7 +28,7 @@ def training_curves(curves: Mapping[str, Curve], *, colors: Mapping[str, str], b
     """
     with house_style():
         figure = new_figure(9.9, 2.3)
-        loss, score, rate = figure.subplots(1, 3)
+        loss, score, rate = figure.subplots(1, 3, sharex=True)
         _draw_losses(loss, curves)
         _draw_scores(score, curves, colors)
         _draw_rate(rate, curves)

@@ -53,7 +53,7 @@ def score_strips(panels: Sequence[ScorePanel], *, colors: Mapping[str, str]) -> 
 def _draw(axes: "Axes", panel: ScorePanel, names: Sequence[str], colors: Mapping[str, str]) -> None:
     axes.set_title(panel.title)
     axes.grid(axis="x")
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)
     axes.spines["left"].set_visible(False)
     for row, name in enumerate(names):
         values = np.asarray(panel.values[name], np.float64)
@@ -71,7 +71,7 @@ def _draw_row(axes: "Axes", row: int, values: Float64[np.ndarray, " case"], colo
     lower, median, upper = np.percentile(values, [25, 50, 75])
     axes.barh(row, upper - lower, left=lower, height=_BOX_HEIGHT, color=LINE, zorder=1)
     style: dict[str, Any] = {"s": _size(values.size), "color": color, "alpha": 0.75, "linewidths": 0}
-    axes.scatter(values, row + _jitter(values.size), zorder=2, clip_on=False, **style)
+    axes.scatter(values, row + _jitter(values.size), zorder=4, clip_on=False, **style)
     half = _BOX_HEIGHT / 2
     axes.plot([median, median], [row - half, row + half], color=INK, linewidth=1.6, zorder=3)
 

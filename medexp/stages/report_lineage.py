@@ -1,6 +1,8 @@
 """Where a report's numbers come from: the runs behind them, their training curves, what was left out."""
 
+import math
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +65,14 @@ def _training(run: Run, rows: Sequence[Mapping[str, str]], colors: Mapping[str, 
         for name in rows[0]
         if name in {"train/loss", "val/loss", "lr"} or name.startswith("val/dice/")
     }
-    scores = [(value, epoch) for epoch, value in zip(epochs, curves.get(_MONITOR, ((), ()))[1] or [], strict=False)]
-    known = [pair for pair in scores if pair[0] == pair[0]]
-    best = max(known, key=lambda pair: pair[0])[1] if known else None
-    figure = training_curves(curves, colors=colors, best_epoch=best)
+    scores = [(number(row.get(_MONITOR)), epoch) for row, epoch in zip(rows, epochs, strict=True)]
+    best = max(((score, epoch) for score, epoch in scores if not math.isnan(score)), default=None, key=itemgetter(0))
+    figure = training_curves(curves, colors=colors, best_epoch=best[1] if best else None)
     stage = _stage_name(run).capitalize()
     return {
         "title": " · ".join([stage, *str(run.record["label"]).split("-")[1:]]),
-        "lines": [str(line) for line in run.result.get("lines", [])][:3],
-        "figure": inline_svg(figure, name=f"curves{run.record['stage']}", description=f"Training curves of {stage}"),
+        "note": f"best mean Dice {best[0]:.4f} after epoch {best[1]:.0f} of {epochs[-1]:.0f}" if best else "",
+        "figure": inline_svg(figure, name=f"curves{short(run.identity)}", description=f"Training curves of {stage}"),
     }
 
 

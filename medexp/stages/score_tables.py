@@ -162,7 +162,7 @@ def foreground(rows: Sequence[Row], labels: Sequence[str], *, empty_reference: s
     means = np.array([_mean_of_means(dice[sample]) for sample in drawn]) if len(rows) > 1 else np.array([np.nan])
     means = means[~np.isnan(means)]
     low, high = np.percentile(means, [2.5, 97.5]) if means.size else (np.nan, np.nan)
-    missing = tuple(label for label, some in zip(labels, known.any(axis=0).tolist(), strict=True) if not some)
+    missing = tuple(label for index, label in enumerate(labels) if not known[:, index].any())
     return Foreground(_mean_of_means(dice), float(low), float(high), int(known.any(axis=1).sum()), missing)
 
 
