@@ -44,8 +44,8 @@ def make_plan(
     patch = _initial_patch(spacing_mm, median_shape, patch_voxels)
     while True:
         strides, kernels = _levels(spacing_mm, patch, exact=False)
-        divisor = np.prod(strides, axis=0)
-        rounded = [int(-(-size // step) * step) for size, step in zip(patch, divisor, strict=True)]
+        divisor = [int(step) for step in np.prod(strides, axis=0)]
+        rounded = [-(-size // step) * step for size, step in zip(patch, divisor, strict=True)]
         if np.prod(rounded) <= patch_voxels or max(rounded) <= _LEAST_SIZE:
             return _plan(spacing_mm, rounded, strides, kernels)
         patch = _reduced(rounded, median_shape, divisor)
