@@ -46,7 +46,7 @@ def blend(
     return np.rint(mixed).astype(np.uint8)
 
 
-def shrink(picture: Shaped[np.ndarray, "row column"], longest: int) -> Shaped[np.ndarray, "row column"]:
+def shrink(picture: Shaped[np.ndarray, "row column"], longest: int) -> Shaped[np.ndarray, "_ _"]:
     """Return every n-th pixel, so that no side is longer than `longest`."""
     step = max(1, -(-max(picture.shape) // longest))
     return picture[::step, ::step]

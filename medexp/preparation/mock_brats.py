@@ -160,7 +160,7 @@ class _Cohort:
         """Write one file of a case."""
         tissue, label = _anatomy(case, self.shape, self.seed)
         if kind == "seg":
-            array: Num[np.ndarray, "i j k"] = np.array([0, *self.labels.values()], np.uint8)[label]
+            array: Num[np.ndarray, "i j k"] = np.array([0, *(self.labels[name] for name in LABELS)], np.uint8)[label]
         else:
             array = _sequence(case, kind, self.seed, tissue, label)
         write_nifti(path, array, _grid(self.shape), durable=False)

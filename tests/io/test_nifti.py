@@ -31,14 +31,15 @@ def good(tmp_path):
     return save(tmp_path / "good.nii.gz")
 
 
-@pytest.mark.parametrize(("spoil", "words"), CORPUS.values(), ids=CORPUS.keys())
+# Voxels are judged with the case they belong to: tests/preparation/test_verification.py.
+OF_THE_FILE = {kind: entry for kind, entry in CORPUS.items() if not kind.startswith("voxel ")}
+
+
+@pytest.mark.parametrize(("spoil", "words"), OF_THE_FILE.values(), ids=OF_THE_FILE.keys())
 def test_a_corrupt_file_is_refused_with_its_name_and_reason(good, spoil, words):
     spoil(good)
     with pytest.raises(CaseError, match=words) as caught:
-        volume = read_volume(good)
-        # Values are judged with the case, not with the file.
-        if not np.isfinite(volume.array).all():
-            raise CaseError(f"{good}: finite voxels")
+        read_volume(good)
     assert str(good) in str(caught.value)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from medexp.errors import CohortError, ConfigurationError, LeakageError, ManifestError
 from medexp.io.nifti import read_volume
-from medexp.io.prepared import PreparedCohort, to_native
+from medexp.io.prepared import to_native
 from medexp.preparation.cohort import prepare_cohort, prepare_unseen
 from medexp.preparation.decathlon import find_cases as find_decathlon
 from medexp.preparation.mock_hippocampus import write_mock as write_hippocampus
@@ -332,9 +332,7 @@ def test_ct_statistics_come_from_the_folds_training_cases_only(root, tmp_path):
     settings = settings_for(root, channels=("t1n",), normalization="auto")
 
     def as_ct(*args, **kwargs):
-        raw = settings_for(root).find_cases(
-            *args, **{**kwargs, "channels": ("t1n",)}
-        )
+        raw = settings_for(root).find_cases(*args, **{**kwargs, "channels": ("t1n",)})
         cases = [replace(case, images={"CT": case.images["t1n"]}) for case in raw.cases]
         return replace(raw, cases=tuple(cases), channels=("CT",))
 

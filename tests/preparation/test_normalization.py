@@ -42,7 +42,9 @@ def test_a_constant_channel_becomes_zero(scheme, value):
 
 def test_a_large_scale_is_no_harm():
     image = (np.random.default_rng(0).random((8, 8, 8)) * 1e6 + 1e6).astype(np.float32)
-    assert np.allclose(normalize(image, "zscore"), (image - image.mean(dtype=float)) / image.std(dtype=float), atol=1e-3)
+    assert np.allclose(
+        normalize(image, "zscore"), (image - image.mean(dtype=float)) / image.std(dtype=float), atol=1e-3
+    )
 
 
 def test_native_schemes_keep_the_values(image):

@@ -18,7 +18,21 @@ from medexp.preparation.raw_cases import (
     required_labels,
 )
 
-HOSTILE = ["../../etc/x", "/etc/passwd", "a\0b", "a\nb", "x" * 300, "CON", "con.nii", "..", ".hidden", "-rf", "<script>", "é", "a b"]
+HOSTILE = [
+    "../../etc/x",
+    "/etc/passwd",
+    "a\0b",
+    "a\nb",
+    "x" * 300,
+    "CON",
+    "con.nii",
+    "..",
+    ".hidden",
+    "-rf",
+    "<script>",
+    "é",
+    "a b",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -130,7 +130,8 @@ def test_a_file_of_folds_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["{}", "[]", '[{"train": ["a"]}]', '[{"train": [], "val": ["a"]}]', '[{"train": [1], "val": ["a"]}]', "x"]
+    "content",
+    ["{}", "[]", '[{"train": ["a"]}]', '[{"train": [], "val": ["a"]}]', '[{"train": [1], "val": ["a"]}]', "x"],
 )
 def test_a_file_of_another_shape_is_refused(tmp_path, content):
     (tmp_path / "splits.json").write_text(content)
