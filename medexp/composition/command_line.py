@@ -33,7 +33,10 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
     refuse_flags(argv)
     flags, overrides, config_dirs = _split(argv)
     if "--shell-completion" in flags or "-sc" in flags:  # its words are unfinished by nature
-        return CommandLine(list(argv))
+        from medexp.composition.completion import completion_script, prepare_completion
+
+        prepare_completion()
+        return CommandLine(list(argv), completion_script(argv))
     if any(flag.startswith("--hydra-help") for flag in flags):
         return CommandLine(list(argv))
     from medexp.composition.composer import checked

@@ -1,0 +1,168 @@
+"""Whether a plain value fits an annotation that was only read, never evaluated.
+
+The answer is three-valued: what is not understood (a type of another library, an array's shape) is `None` and
+never refused. YAML's kinds stand for Python's: a list for any sequence, a mapping for any mapping, an integer for a
+float, text for a path.
+"""
+
+import ast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from medexp.composition.sources import Alias, Module, load
+
+_LISTS = frozenset({"list", "List", "Sequence", "Iterable", "Collection", "tuple", "Tuple", "set", "Set", "frozenset"})
+MAPPINGS = frozenset({"dict", "Dict", "Mapping", "MutableMapping", "OrderedDict", "defaultdict"})
+_SCALARS: Mapping[str, Callable[[Any], bool]] = {
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "float": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "bool": lambda value: isinstance(value, bool),
+    # Hydra reads an unquoted identity such as 1234 as a number.
+    "str": lambda value: isinstance(value, str | int | float) and not isinstance(value, bool),
+    "Path": lambda value: isinstance(value, str),
+    "PathLike": lambda value: isinstance(value, str),
+    "None": lambda value: value is None,
+}
+_MAX_HOPS = 8
+
+
+def is_instance(value: object, annotation: ast.expr | None, scope: Module | None, *, hops: int = 0) -> bool | None:
+    """Return whether the value fits; None if the annotation does not say.
+
+    Args:
+        value: What YAML or the command line gave; a node with `_target_` builds anything.
+        annotation: The annotation's source.
+        scope: The module whose aliases it may use.
+        hops: How many aliases were followed so far.
+    """
+    if annotation is None or hops > _MAX_HOPS or (isinstance(value, Mapping) and "_target_" in value):
+        return None
+    if isinstance(annotation, ast.Constant):
+        return _fits_constant(value, annotation.value, scope, hops=hops)
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        return _any(is_instance(value, side, scope, hops=hops) for side in (annotation.left, annotation.right))
+    if isinstance(annotation, ast.Subscript):
+        return _fits_generic(value, annotation, scope, hops=hops)
+    if isinstance(annotation, ast.Name | ast.Attribute):
+        return _fits_name(value, annotation, scope, hops=hops)
+    return None
+
+
+def is_mapping(annotation: ast.expr | None, scope: Module | None) -> bool:
+    """Return whether the annotation takes a mapping with names of the user's choice."""
+    return is_instance({}, annotation, scope) is True
+
+
+def value_annotation(annotation: ast.expr | None) -> ast.expr | None:
+    """Return the annotation of a mapping's values, where it says one."""
+    if isinstance(annotation, ast.BinOp):
+        return value_annotation(annotation.left) or value_annotation(annotation.right)
+    if not isinstance(annotation, ast.Subscript):
+        return None
+    name = _last(annotation.value)
+    if name == "Optional":
+        return value_annotation(annotation.slice)
+    inner = _arguments(annotation)
+    return inner[1] if name in MAPPINGS and len(inner) == 2 else None
+
+
+def choices(annotation: ast.expr | None) -> list[str]:
+    """Return the words that a `Literal` offers."""
+    if annotation is None:
+        return []
+    literals = [node for node in ast.walk(annotation) if isinstance(node, ast.Subscript)]
+    return [
+        str(item.value)
+        for node in literals
+        if _last(node.value) == "Literal"
+        for item in _arguments(node)
+        if isinstance(item, ast.Constant)
+    ]
+
+
+def _fits_constant(value: object, constant: object, scope: Module | None, *, hops: int) -> bool | None:
+    if constant is None:
+        return value is None
+    if not isinstance(constant, str):
+        return None
+    try:
+        written = ast.parse(constant, mode="eval").body
+    except SyntaxError:
+        return None
+    return is_instance(value, written, scope, hops=hops + 1)
+
+
+def _fits_name(value: object, annotation: ast.Name | ast.Attribute, scope: Module | None, *, hops: int) -> bool | None:
+    name = _last(annotation)
+    if name in _SCALARS:
+        return _SCALARS[name](value)
+    if name in _LISTS:
+        return isinstance(value, list | tuple)
+    if name in MAPPINGS:
+        return isinstance(value, Mapping)
+    if name in ("Any", "object"):
+        return True
+    if name == "Callable":
+        return False if isinstance(value, bool | int | float | str | list | tuple | None) else None
+    alias = _alias(annotation, scope)
+    return None if alias is None else is_instance(value, alias[0], alias[1], hops=hops + 1)
+
+
+def _fits_generic(value: object, annotation: ast.Subscript, scope: Module | None, *, hops: int) -> bool | None:
+    name, inner = _last(annotation.value), _arguments(annotation)
+    if name == "Optional":
+        return value is None or is_instance(value, inner[0], scope, hops=hops)
+    if name == "Union":
+        return _any(is_instance(value, item, scope, hops=hops) for item in inner)
+    if name in ("Annotated", "Final"):
+        return is_instance(value, inner[0], scope, hops=hops)
+    if name == "Literal":
+        return any(isinstance(item, ast.Constant) and item.value == value for item in inner)
+    if name in _LISTS:
+        return _fits_list(value, inner, scope, is_tuple=name in ("tuple", "Tuple"), hops=hops)
+    if name in MAPPINGS:
+        if not isinstance(value, Mapping) or len(inner) != 2:
+            return isinstance(value, Mapping)
+        return _all(is_instance(item, inner[1], scope, hops=hops) for item in value.values())
+    return _fits_name(value, ast.Name(name), scope, hops=hops) if name == "Callable" else None
+
+
+def _fits_list(value: object, inner: list[ast.expr], scope: Module | None, *, is_tuple: bool, hops: int) -> bool | None:
+    if not isinstance(value, list | tuple):
+        return False
+    is_fixed = is_tuple and not (isinstance(inner[-1], ast.Constant) and inner[-1].value is Ellipsis)
+    if not is_fixed:
+        return _all(is_instance(item, inner[0], scope, hops=hops) for item in value)
+    if len(inner) != len(value):
+        return False
+    return _all(is_instance(item, kind, scope, hops=hops) for item, kind in zip(value, inner, strict=True))
+
+
+def _alias(annotation: ast.Name | ast.Attribute, scope: Module | None) -> tuple[ast.expr, Module] | None:
+    """Return what a type alias of the same or of another module stands for."""
+    if scope is None or not isinstance(annotation, ast.Name):
+        return None
+    bound = scope.bindings.get(annotation.id)
+    if isinstance(bound, Alias) and bound.name is not None:
+        origin = load(bound.module)
+        bound = origin.bindings.get(bound.name) if origin is not None else None
+        scope = origin
+    return (bound, scope) if isinstance(bound, ast.expr) and scope is not None else None
+
+
+def _arguments(annotation: ast.Subscript) -> list[ast.expr]:
+    return list(annotation.slice.elts) if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+
+
+def _last(expression: ast.expr) -> str:
+    return ast.unparse(expression).rpartition(".")[2]
+
+
+def _any(verdicts: Iterable[bool | None]) -> bool | None:
+    listed = list(verdicts)
+    return True if True in listed else (None if None in listed else False)
+
+
+def _all(verdicts: Iterable[bool | None]) -> bool | None:
+    listed = list(verdicts)
+    return False if False in listed else (None if None in listed else True)
