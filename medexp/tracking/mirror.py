@@ -9,9 +9,10 @@ import fcntl
 import json
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECORD, METRICS, RUN_ID = "tracking.json", "metrics.jsonl", "mlflow_run.json"
+DEBTS = ".mlflow_lacks"
 KEY_TAG = "medexp.key"  # tells runs apart: identity and attempt
 NOT_METRICS = frozenset({"step", "time"})
 _BATCH = 1000  # MLflow's limit for one request
@@ -198,6 +200,8 @@ def open_client(uri: str) -> "MlflowClient":
         return MlflowClient(uri)
     path = Path(uri.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA schema_version")  # fails at once where MLflow would try for minutes
     with _locked(path.with_name(f".{path.name}.lock")):
         return MlflowClient(uri)
 
@@ -218,6 +222,33 @@ def prepare_database(uri: str) -> None:
     """Create the tables before any job starts; instant when they are there. Other addresses are left alone."""
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         open_client(uri)
+
+
+def owe(output_dir: Path, folder: Path) -> None:
+    """Remember that MLflow lacks the end of a run; `catch_up` makes good for it."""
+    write_json(_debt(output_dir, folder), {"folder": str(folder.resolve())}, durable=False)
+
+
+def forgive(output_dir: Path, folder: Path) -> None:
+    """Forget what was remembered of a run: it is mirrored, or about to be."""
+    _debt(output_dir, folder).unlink(missing_ok=True)
+
+
+def catch_up(output_dir: Path) -> None:
+    """Send what MLflow lacks of earlier runs; what fails again stays remembered."""
+    for path in sorted((output_dir / DEBTS).glob("*.json")):
+        folder = Path(read_json(path)["folder"])
+        try:
+            sync(folder)
+        except Exception as error:  # another database may be gone for good; this run goes on
+            log.warning("%s: MLflow still lacks the end of this run: %s", folder, str(error).splitlines()[0])
+        else:
+            path.unlink(missing_ok=True)
+            log.info("%s: MLflow has caught up", folder)
+
+
+def _debt(output_dir: Path, folder: Path) -> Path:
+    return output_dir / DEBTS / f"{folder.name}.json"
 
 
 def sync(folder: Path) -> str | None:

@@ -13,7 +13,7 @@ from medexp.errors import TrackingError
 from medexp.runs.files import write_json
 from medexp.runs.identity import flatten
 from medexp.runs.ledger import Run
-from medexp.tracking.mirror import KEY_TAG, METRICS, RECORD, Mirror, database_uri
+from medexp.tracking.mirror import KEY_TAG, METRICS, RECORD, Mirror, catch_up, database_uri, forgive, owe
 from medexp.tracking.redaction import redact
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _MAX_PARAM = 250  # a longer parameter is cut or refused, depending on the store
 _MAX_TAG = 5000
-_JOIN_S = 60.0
+_JOIN_S = 30.0
 
 
 class Tracker:
@@ -57,7 +57,7 @@ class Tracker:
         flush_every_s: float,
         tags: Mapping[str, object] | None = None,
     ) -> None:
-        self._run = run
+        self._run, self._output_dir = run, output_dir
         self._enabled, self._strict, self._flush_every_s = enabled, strict, flush_every_s
         self._mirror = Mirror(run.folder)
         self._thread: threading.Thread | None = None
@@ -76,6 +76,7 @@ class Tracker:
             "end_ms": None,
         }
         if enabled:
+            forgive(output_dir, run.folder)
             self._write_record()
             if strict:
                 self._push()
@@ -138,19 +139,25 @@ class Tracker:
         """
         if not self._enabled:
             return
+        self._record.update(status=status, end_ms=int(time.time() * 1000))
+        self._write_record()
         self._stop.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(_JOIN_S)
             if self._thread.is_alive():
                 self._failure = TimeoutError(f"no answer within {_JOIN_S:.0f} s")
-                return self._warn("the end of the run was not sent")
-        self._record.update(status=status, end_ms=int(time.time() * 1000))
-        self._write_record()
+                return self._owe()
         self._push()
         if self._failure is not None:
-            self._warn("the end of the run was not sent")
+            self._owe()
+        else:
+            catch_up(self._output_dir)
         self._check()
+
+    def _owe(self) -> None:
+        owe(self._output_dir, self._run.folder)
+        self._warn("the end of the run was not sent")
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._keep_sending, name="mlflow", daemon=True)
@@ -176,7 +183,7 @@ class Tracker:
 
     def _warn(self, consequence: str) -> None:
         log.warning(
-            "TRACKING LOST: MLflow at %s: %s. %s; every metric is in %s and is sent when MLflow answers again",
+            "TRACKING LOST: MLflow at %s: %s. %s; every metric is in %s and is sent when MLflow answers again, at the latest with the next run",
             redact(self._record["uri"]),
             redact((str(self._failure).strip() or repr(self._failure)).splitlines()[0][:300]),
             consequence.capitalize(),

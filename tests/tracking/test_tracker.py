@@ -119,6 +119,22 @@ def test_lost_database_costs_one_warning_and_sync_brings_equality(
     assert found.info.status == "FINISHED"
 
 
+def test_next_run_brings_what_an_earlier_one_could_not_send(output_dir: Path) -> None:
+    database, hidden = output_dir / "mlflow.db", output_dir / "hidden"
+    first = make_tracker(make_run(output_dir / "first"), enabled=True)
+    database.rename(hidden)
+    database.mkdir()  # nothing can be opened there
+    log_steps(first, 1, 3)
+    first.finish("FAILED")
+    database.rmdir()
+    hidden.rename(database)
+    make_tracker(make_run(output_dir / "second"), enabled=True).finish("FINISHED")
+    (found,) = [run for run in runs_of(output_dir) if run.info.run_name == "first"]
+    assert mirrored(output_dir, found) == local(output_dir / "first")
+    assert found.info.status == "FAILED"
+    assert not list((output_dir / ".mlflow_lacks").iterdir())
+
+
 def test_training_survives_a_server_that_is_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = make_run(tmp_path / "run")
     train(run.folder, tracker=make_tracker(run, enabled=True, uri=_dead_address()), trainer={"max_epochs": 2})
