@@ -13,6 +13,10 @@ class CoolingPauses(Callback):
         self._every_n_steps, self._pause_s = every_n_steps, pause_s
         self._seen_step = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count from where a resumed run goes on."""
+        self._seen_step = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
     ) -> None:
