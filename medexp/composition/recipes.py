@@ -35,7 +35,7 @@ def stage_rank(stage: str) -> tuple[int, int]:
 
 
 def recipe_of(
-    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], *, config_dirs: Sequence[Path] = ()
+    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str | None], *, config_dirs: Sequence[Path] = ()
 ) -> Recipe:
     """Return the recipe of a composed configuration.
 
@@ -70,7 +70,7 @@ def composed_recipe(overrides: tuple[str, ...], config_dirs: tuple[Path, ...]) -
         ConfigurationError: The line does not compose.
     """
     composed = checked(overrides, config_dirs=config_dirs)
-    choices = composed.config.hydra.runtime.choices
+    choices = dict(composed.config.hydra.runtime.choices)
     return recipe_of(composed.config, composed.overrides, choices, config_dirs=config_dirs)
 
 
@@ -138,7 +138,7 @@ def _up_to_this_stage(call: dict[str, Any], curriculum: str | None) -> dict[str,
 def _tags(
     stage: str,
     config: DictConfig,
-    choices: Mapping[str, str],
+    choices: Mapping[str, str | None],
     received: Mapping[str, Any],
     upstream: Mapping[str, Sequence[Recipe]],
 ) -> dict[str, Any]:

@@ -52,11 +52,11 @@ def run_composed(config: DictConfig) -> Outcome:
     sources = hydra_config.runtime.config_sources
     config_dirs = [Path(source.path) for source in sources if source.provider == "command-line"]
     log_to_console()
-    return run_job(config, list(hydra_config.overrides.task), hydra_config.runtime.choices, config_dirs)
+    return run_job(config, list(hydra_config.overrides.task), dict(hydra_config.runtime.choices), config_dirs)
 
 
 def run_job(
-    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], config_dirs: Sequence[Path]
+    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str | None], config_dirs: Sequence[Path]
 ) -> Outcome:
     """Find or start the run that the configuration addresses, and bring it to its end.
 

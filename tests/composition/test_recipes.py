@@ -1,0 +1,100 @@
+"""What decides a run's identity, and which earlier runs it starts from."""
+
+import pytest
+
+from medexp.composition.recipes import composed_recipe, stage_rank
+from medexp.errors import ConfigurationError
+
+BRATS = ("dataset=brats", "model=monai_ft", "model.weights=null")
+
+
+def recipe(*overrides, base=BRATS):
+    return composed_recipe((*base, *overrides), ())
+
+
+def test_stages_sort_in_the_order_in_which_they_can_run():
+    stages = ["report", "2", "mock", "evaluate", "1", "prepare", "predict", "10"]
+    assert sorted(stages, key=stage_rank) == ["mock", "prepare", "1", "2", "10", "predict", "evaluate", "report"]
+
+
+def test_a_rate_of_stage_2_leaves_stage_1_what_it_is():
+    changed = recipe("stage='2'", "model.curriculum.stage_2.optimizer.lr=3e-5")
+    assert changed.upstream["initial"][0].received == recipe("stage='1'").received
+    assert changed.received != recipe("stage='2'").received
+
+
+def test_a_rate_of_stage_1_changes_both_stages():
+    changed = recipe("stage='2'", "model.curriculum.stage_1.optimizer.lr=3e-5")
+    assert changed.key != recipe("stage='2'").key
+    assert changed.upstream["initial"][0].key != recipe("stage='1'").key
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hardware.accelerator=cpu",
+        "hardware.num_workers=3",
+        "output_dir=elsewhere",
+        "tracking.enabled=false",
+        "hardware.devices=2",
+    ],
+)
+def test_how_and_where_a_run_is_executed_does_not_matter(override):
+    assert recipe("stage='1'", override).received == recipe("stage='1'").received
+
+
+@pytest.mark.parametrize("override", ["hardware.precision=bf16-mixed", "dataset.batch_size=4", "seed=1", "fold=1"])
+def test_what_decides_the_result_matters(override):
+    assert recipe("stage='1'", override).received != recipe("stage='1'").received
+
+
+@pytest.mark.parametrize("override", ["fold=3", "seed=5", "dataset.batch_size=4", "dataset/augmentation=light"])
+def test_cases_are_prepared_once_for_all_folds_seeds_and_batches(override):
+    assert recipe("stage=prepare", override).received == recipe("stage=prepare").received
+
+
+def test_where_the_raw_files_lie_counts_through_their_listing_only(tmp_path):
+    elsewhere = recipe("stage=prepare", f"dataset.roots=[{tmp_path}]")
+    assert elsewhere.received == recipe("stage=prepare").received
+    assert elsewhere.inputs == (str(tmp_path),)
+
+
+def test_predict_starts_from_the_last_stage_of_the_curriculum():
+    assert [one.stage for one in recipe("stage=predict").upstream["trained"]] == ["2"]
+    assert [one.stage for one in recipe("stage=predict", "predict.stage=1").upstream["trained"]] == ["1"]
+    unet = recipe("stage=predict", base=("dataset=hippocampus", "model=unet3d"))
+    assert [one.stage for one in unet.upstream["trained"]] == ["1"]
+
+
+def test_an_ensemble_starts_from_every_fold():
+    trained = recipe("stage=predict", "predict.folds=[0,1,2]").upstream["trained"]
+    assert [one.tags["fold"] for one in trained] == [0, 1, 2]
+
+
+def test_predictions_of_others_need_no_earlier_stage(tmp_path):
+    given = recipe("stage=evaluate", f"evaluate.predictions={tmp_path}", f"evaluate.references={tmp_path}")
+    assert given.upstream == {}
+    assert str(tmp_path) in given.inputs
+
+
+def test_another_composition_of_the_upstream_keeps_the_own_data():
+    changed = recipe("stage='2'", "upstream.overrides=[dataset.batch_size=8]")
+    assert changed.upstream["initial"][0].key == recipe("stage='1'", "dataset.batch_size=8").key
+    assert changed.upstream["prepared"][0].key == recipe("stage=prepare").key
+
+
+def test_the_label_says_which_run_it_is():
+    assert recipe("stage=prepare").label == "prepare"
+    assert recipe("stage='2'", "fold=1").label == "2-monai_ft-fold1-seed0"
+    assert recipe("stage=evaluate").label == "evaluate-monai_ft-fold0-seed0"
+
+
+def test_the_command_makes_the_same_recipe_again():
+    made = recipe("stage='2'", "dataset.patch_size=[64,64,64]")
+    assert made.command.startswith("python -m medexp.run dataset=brats model=monai_ft")
+    assert "stage='2'" in made.command or "stage='2'" in made.command
+
+
+def test_a_model_without_a_second_stage_refuses_it_by_name():
+    with pytest.raises(ConfigurationError, match="unet3d has no stage 2"):
+        recipe("stage='2'", base=("dataset=hippocampus", "model=unet3d"))
