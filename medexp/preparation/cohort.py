@@ -15,13 +15,20 @@ from medexp.preparation.entry import Transform
 from medexp.preparation.fingerprint import header_spacings, make_fingerprint, median_spacing
 from medexp.preparation.manifest import case_record, make_manifest
 from medexp.preparation.normalization import schemes_of
-from medexp.preparation.plan import make_plan
+from medexp.preparation.plan import make_plan, require_patch
 from medexp.preparation.quality_report import write_quality_report
 from medexp.preparation.raw_cases import RawCase, RawCohort, combined
 from medexp.preparation.store import Outcome, Rebuilder
 from medexp.preparation.workers import store_cases
 from medexp.runs.files import write_json
-from medexp.sampling.splits import Fold, check_splits, make_splits, read_splits, require_different_voxels
+from medexp.sampling.splits import (
+    Fold,
+    check_splits,
+    make_splits,
+    read_splits,
+    require_different_voxels,
+    require_folds,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +94,7 @@ def prepare_cohort(
         ConfigurationError: A setting does not fit the cohort; names the key.
     """
     raw = find_raw(settings)
+    _require_settings(settings, raw)
     transform, outcomes = _stored(settings, raw, store=store, num_workers=num_workers)
     manifest = make_manifest(
         dataset=settings.name, transform=transform, normalization=settings.normalization, store=store, outcomes=outcomes
@@ -106,6 +114,18 @@ def prepare_cohort(
     write_json(folder / SPLITS, splits)
     write_json(folder / MANIFEST, manifest)  # last: with it the folder is complete
     return PreparedCohort.open(folder, store, rebuild=Rebuilder.of(manifest))
+
+
+def _require_settings(settings: CohortSettings, raw: RawCohort) -> None:
+    """Refuse before any work what would be refused after it."""
+    schemes_of(settings.normalization, raw.channels)
+    _configured_spacing(settings)
+    if settings.patch_size is not None:
+        require_patch(settings.patch_size, num_axes=3)
+    if settings.splits_file is None:
+        require_folds(settings.num_folds, len({case.patient for case in raw.cases if case.role == "train"}))
+    else:
+        read_splits(settings.splits_file)
 
 
 def find_raw(settings: CohortSettings) -> RawCohort:
@@ -200,9 +220,7 @@ def _require_usable(outcomes: Sequence[Outcome], *, skip_bad_cases: bool, report
         advice = "Correct the files, or go on without these cases: prepare.skip_bad_cases=true"
         raise CohortError(f"{message}\n{advice}\nThe quality report is {report}")
     if not good:
-        raise CohortError(
-            f"expected training cases, but none of {len(outcomes)} cases is a usable one{listing}"
-        )
+        raise CohortError(f"expected training cases, but none of {len(outcomes)} cases is a usable one{listing}")
     for outcome in bad:
         _log.warning("left out %s: %s", outcome.case.case, "; ".join(outcome.reasons))
 

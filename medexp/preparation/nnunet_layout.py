@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medexp.errors import ConfigurationError, StorageError
-from medexp.preparation.raw_cases import RawCase
+from medexp.preparation.raw_cases import RawCase, case_identifier
 from medexp.runs.files import atomic_write, read_json, storage_error, write_json
 from medexp.runs.identity import identity_of
 
@@ -58,8 +58,7 @@ class RawLayout:
             ConfigurationError: The folder exists and is another's, or holds another cohort and `clean` is off.
             StorageError: A file cannot be written.
         """
-        root = default_root if self.root is None else Path(self.root)
-        folder = root / f"Dataset{self.dataset_id:03d}_{name}"
+        folder = self.require_ours(name, default_root=default_root)
         ending = _ending(cases)
         files = dict(_planned(cases, channels, ending))
         content = identity_of({"files": {k: str(v) for k, v in files.items()}, "labels": dict(labels)})
@@ -71,13 +70,23 @@ class RawLayout:
         write_json(folder / "dataset.json", _dataset_json(cases, channels=channels, labels=labels, ending=ending))
         return folder
 
+    def require_ours(self, name: str, *, default_root: Path) -> Path:
+        """Return the dataset's folder after refusing one that somebody else wrote.
+
+        Raises:
+            ConfigurationError: Names the keys that choose another.
+        """
+        root = default_root if self.root is None else Path(self.root)
+        folder = root / f"Dataset{self.dataset_id:03d}_{case_identifier(name)}"
+        if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+            message = f"{folder}: expected no folder or one that medexp wrote, found another's; choose another"
+            raise ConfigurationError(f"{message} prepare.nnunet_id or prepare.nnunet_raw")
+        return folder
+
     def _claim(self, folder: Path, content: str) -> None:
-        """Make the folder ours, or refuse it."""
+        """Make the folder hold this cohort, or refuse to."""
         marker = folder / _MARKER
-        if folder.exists() and any(folder.iterdir()):
-            if not marker.exists():
-                message = f"{folder}: expected no folder or one that medexp wrote, found another's; choose another"
-                raise ConfigurationError(f"{message} prepare.nnunet_id or prepare.nnunet_raw")
+        if marker.exists():
             if read_json(marker).get("content") == content:
                 return
             if not self.clean:

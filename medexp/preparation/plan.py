@@ -38,7 +38,7 @@ def make_plan(
         ConfigurationError: A configured patch has another number of axes or a side below 4 voxels.
     """
     if patch_size is not None:
-        _require_patch(patch_size, len(spacing_mm))
+        require_patch(patch_size, num_axes=len(spacing_mm))
         strides, kernels = _levels(spacing_mm, patch_size, exact=True)
         return _plan(spacing_mm, patch_size, strides, kernels)
     patch = _initial_patch(spacing_mm, median_shape, patch_voxels)
@@ -51,7 +51,12 @@ def make_plan(
         patch = _reduced(rounded, median_shape, divisor)
 
 
-def _require_patch(patch_size: Sequence[int], num_axes: int) -> None:
+def require_patch(patch_size: Sequence[int], *, num_axes: int) -> None:
+    """Refuse a configured patch that no network fits.
+
+    Raises:
+        ConfigurationError: Names `dataset.patch_size`.
+    """
     if len(patch_size) != num_axes or min(patch_size) < _LEAST_SIZE:
         message = f"dataset.patch_size: expected {num_axes} sides of at least {_LEAST_SIZE} voxels"
         raise ConfigurationError(f"{message}, got {list(patch_size)}")

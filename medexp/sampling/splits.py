@@ -1,7 +1,7 @@
 """Folds by patient: made once, the same on every machine, in the shape of nnU-Net's splits_final.json."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ Fold = dict[str, list[str]]  # {"train": [...], "val": [...]}
 def make_splits(patient_of: Mapping[str, str], *, num_folds: int, seed: int) -> list[Fold]:
     """Return folds in which every case is validated once and no patient is on both sides.
 
-    Patients are ordered by a hash of seed and name, not by a random generator or by the order of files, and
-    dealt out in turn: the result depends on names, seed and number of folds only. Fold sizes differ by at
-    most one patient.
+    Patients are ordered by a hash of seed and name, not by a random generator or by the order of files; those
+    with many cases are dealt out first, each to the fold with the fewest cases so far. The result depends on names,
+    seed and number of folds only.
 
     Args:
         patient_of: The patient of each training case.
@@ -28,11 +28,15 @@ def make_splits(patient_of: Mapping[str, str], *, num_folds: int, seed: int) -> 
     Raises:
         ConfigurationError: `dataset.num_folds` does not fit the number of patients.
     """
-    patients = sorted(set(patient_of.values()), key=lambda patient: (_draw(seed, patient), patient))
-    if not 2 <= num_folds <= len(patients):
-        message = f"dataset.num_folds: expected 2 to {len(patients)}, the number of patients, got {num_folds}"
-        raise ConfigurationError(f"{message}; folds are cut by patient (dataset.patient_pattern)")
-    fold_of = {patient: index % num_folds for index, patient in enumerate(patients)}
+    require_folds(num_folds, len(set(patient_of.values())))
+    num_cases = Counter(patient_of.values())
+    patients = sorted(num_cases, key=lambda patient: (-num_cases[patient], _draw(seed, patient), patient))
+    fold_of: dict[str, int] = {}
+    sizes = [0] * num_folds
+    for patient in patients:
+        fold = min(range(num_folds), key=lambda index: (sizes[index], index))
+        fold_of[patient] = fold
+        sizes[fold] += num_cases[patient]
     cases = sorted(patient_of)
     return [
         {
@@ -41,6 +45,17 @@ def make_splits(patient_of: Mapping[str, str], *, num_folds: int, seed: int) -> 
         }
         for fold in range(num_folds)
     ]
+
+
+def require_folds(num_folds: int, num_patients: int) -> None:
+    """Refuse a number of folds that the patients cannot fill.
+
+    Raises:
+        ConfigurationError: Names `dataset.num_folds`.
+    """
+    if not 2 <= num_folds <= num_patients:
+        message = f"dataset.num_folds: expected at least 2 and at most {num_patients}, the number of patients"
+        raise ConfigurationError(f"{message}, got {num_folds}; folds are cut by patient (dataset.patient_pattern)")
 
 
 def _draw(seed: int, patient: str) -> str:

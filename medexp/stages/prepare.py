@@ -47,6 +47,7 @@ def prepare(
     started = time.perf_counter()
     folder = context.run.folder
     settings = datamodule.cohort()
+    nnunet.require_ours(settings.name, default_root=folder / "nnunet_raw")  # before the work, not after it
     cohort = prepare_cohort(
         settings,
         folder=folder,
@@ -117,5 +118,5 @@ def _summary(cohort: PreparedCohort, layout: Path, page: Path, *, elapsed_s: flo
     return tuple(lines)
 
 
-def _sizes(values: tuple[float, ...]) -> str:
+def _sizes(values: tuple[float | int, ...]) -> str:
     return " x ".join(f"{value:g}" for value in values)

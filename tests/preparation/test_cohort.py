@@ -159,7 +159,7 @@ def test_a_folder_without_cases_names_the_key(prepare, root):
 
 
 def test_too_many_folds_name_the_key(prepare):
-    with pytest.raises(ConfigurationError, match=r"dataset\.num_folds: expected 2 to 3"):
+    with pytest.raises(ConfigurationError, match=r"dataset\.num_folds: expected at least 2 and at most 3"):
         prepare(num_folds=4)
 
 

@@ -11,6 +11,7 @@ from medexp.errors import ConfigurationError, LeakageError, ManifestError
 from medexp.sampling.splits import check_splits, make_splits, read_splits, require_different_voxels
 
 PATIENTS = {f"p{patient}-{visit}": f"p{patient}" for patient in range(7) for visit in range(1 + patient % 3)}
+EXPECTED = [["p0", "p2", "p6"], ["p3", "p5"], ["p1", "p4"]]  # from sha256 of "12345\0p<n>", worked out apart
 VOXELS = {case: [case] for case in PATIENTS}
 
 cohorts = st.dictionaries(
@@ -40,18 +41,17 @@ def test_folds_do_not_depend_on_the_order_of_cases(cohort, seed):
 
 def test_folds_are_these_on_every_machine():
     splits = make_splits(PATIENTS, num_folds=3, seed=12345)
-    patients = [sorted({PATIENTS[case] for case in fold["val"]}) for fold in splits]
-    assert patients == [["p4", "p5", "p6"], ["p2", "p3"], ["p0", "p1"]]
+    assert [sorted({PATIENTS[case] for case in fold["val"]}) for fold in splits] == EXPECTED
 
 
 def test_another_seed_gives_other_folds():
     assert make_splits(PATIENTS, num_folds=3, seed=1) != make_splits(PATIENTS, num_folds=3, seed=2)
 
 
-def test_fold_sizes_differ_by_at_most_one_patient():
-    splits = make_splits(PATIENTS, num_folds=3, seed=5)
-    sizes = [len({PATIENTS[case] for case in fold["val"]}) for fold in splits]
-    assert max(sizes) - min(sizes) <= 1
+def test_fold_sizes_differ_by_at_most_one_patients_cases():
+    for seed in range(5):
+        sizes = [len(fold["val"]) for fold in make_splits(PATIENTS, num_folds=3, seed=seed)]
+        assert max(sizes) - min(sizes) <= 3
 
 
 def test_two_patients_make_two_folds():
@@ -61,7 +61,7 @@ def test_two_patients_make_two_folds():
 
 @pytest.mark.parametrize("num_folds", [0, 1, 8])
 def test_a_number_of_folds_that_does_not_fit_names_the_key(num_folds):
-    with pytest.raises(ConfigurationError, match=r"dataset\.num_folds: expected 2 to 7"):
+    with pytest.raises(ConfigurationError, match=r"dataset\.num_folds: expected at least 2 and at most 7"):
         make_splits(PATIENTS, num_folds=num_folds, seed=0)
 
 
