@@ -60,7 +60,7 @@ def test_the_summary_names_cases_warnings_folds_plan_and_paths(run):
 def test_the_digest_is_that_of_the_content(run, root):
     first = run()
     assert run(name="again").digest == first.digest
-    assert run(name="seeded", split_seed=99).digest != first.digest
+    assert run(name="folded", num_folds=3).digest != first.digest
     assert run(name="patched", patch_size=(16, 16, 16)).digest != first.digest
 
 
