@@ -64,8 +64,15 @@ def _files(root: Path) -> Iterator[tuple[str, Path | None, Path | None, str]]:
 
 
 def volumes_in(folder: Path, ending: str) -> dict[str, Path]:
-    """Return the files of a folder by name without `ending`; none if there is no folder. Hidden files do not count."""
+    """Return the files of a folder by name without `ending`; none if there is no folder. Hidden files do not count.
+
+    Raises:
+        CohortError: The folder cannot be read.
+    """
     if not folder.is_dir():
         return {}
-    names = sorted(path.name for path in folder.iterdir() if path.name.endswith(ending) and path.name[0] != ".")
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.name.endswith(ending) and path.name[0] != ".")
+    except OSError as error:
+        raise CohortError(f"{folder}: expected a readable folder, got '{error.strerror}'") from error
     return {name.removesuffix(ending): folder / name for name in names}
