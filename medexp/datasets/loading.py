@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -135,11 +136,12 @@ class PatchLoader:
         if self._position == (sampler.epoch, len(self)):
             sampler.set_epoch(sampler.epoch + 1)
         seen = sampler.first_batch
-        for batch in self._loader:
+        iterator = iter(self._loader)
+        while held := list(islice(iterator, 1)):
             sampler.first_batch = 0
             seen += 1
             self._position = (sampler.epoch, seen)
-            yield batch
+            yield held.pop()  # kept here, it would live until the next one is complete
 
     def state_dict(self) -> dict[str, int]:
         """Return the epoch and how many of its batches were given out. Lightning saves this with a checkpoint."""

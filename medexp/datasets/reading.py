@@ -1,16 +1,17 @@
 """Voxels of stored cases as tensors: named channels in order, normalized, and no more of them than asked for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Float32, Num, Shaped, UInt8
 from torch import Tensor
 
 from medexp.io.prepared import ChannelStatistics, StoredCase
 from medexp.transforms.draws import Draw
-from medexp.transforms.spatial import Box, centered_offset, resample_image, resample_label, source_box
+from medexp.transforms.spatial import Box, centered_offset, empty_source, resample_image, resample_label, source_box
 
 Slices = tuple[slice, ...]
 
@@ -20,16 +21,25 @@ def empty(shape: Sequence[int], dtype: type[np.generic]) -> Shaped[Tensor, "*sha
     return torch.from_numpy(np.empty(tuple(shape), dtype))
 
 
-@dataclass(frozen=True, eq=False)
 class VoxelReader:
     """How stored arrays become network input.
 
-    `channel_order` says which stored channel stands at each place. `statistics` normalize on reading; None:
-    the store is normalized.
+    A file stays mapped after its first patch: mapping it anew costs as much as copying the patch.
     """
 
-    channel_order: tuple[int, ...]
-    statistics: ChannelStatistics | None
+    def __init__(self, channel_order: Sequence[int], statistics: ChannelStatistics | None) -> None:
+        """Choose the input.
+
+        Args:
+            channel_order: Which stored channel stands at each place.
+            statistics: Normalize on reading; None: the store is normalized.
+        """
+        self.channel_order, self.statistics = tuple(channel_order), statistics
+        self._mapped: dict[Path, tuple[tuple[int, ...] | None, np.ndarray]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the mapped files out: a worker maps its own, and pickle would copy their content."""
+        return {**self.__dict__, "_mapped": {}}
 
     def volume(self, case: StoredCase) -> Float32[Tensor, "channel *spatial"]:
         """Return a whole image."""
@@ -69,7 +79,7 @@ class VoxelReader:
             image.zero_()
             label.zero_()
         self._read_image(case, source, image[(slice(None), *target)])
-        np.copyto(label.numpy()[target], case.label()[source])
+        np.copyto(label.numpy()[target], self._label(case)[source])
 
     def _resample_patch(
         self,
@@ -86,21 +96,43 @@ class VoxelReader:
         region = tuple(slice(first, stop) for first, stop in box)
         lengths = [stop - first for first, stop in box]
         offset = offset - [first for first, _ in box]
-        voxels = empty((len(self.channel_order), *lengths), np.float32)
+        voxels = empty_source(len(self.channel_order), lengths, draw.matrix)
         self._read_image(case, region, voxels)
         resample_image(voxels, image, matrix=draw.matrix, offset=offset)
-        labels = torch.from_numpy(np.array(case.label()[region], order="C"))
+        labels = torch.from_numpy(np.array(self._label(case)[region], order="C"))
         resample_label(labels, label, matrix=draw.matrix, offset=offset)
+
+    def _image(self, case: StoredCase) -> Num[np.ndarray, "channel *stored"]:
+        return self._held(case.folder / "image.npy", case.image)
+
+    def _label(self, case: StoredCase) -> UInt8[np.ndarray, "*stored"]:
+        return self._held(case.folder / "label.npy", case.label)
+
+    def _held(self, path: Path, mapped: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return the array that was mapped before, unless the file has changed: reading beyond its end would crash."""
+        state = _state(path)
+        if path not in self._mapped or self._mapped[path][0] != state:
+            array = np.asarray(mapped())
+            self._mapped[path] = (_state(path), array)
+        return self._mapped[path][1]
 
     def _read_image(self, case: StoredCase, region: Slices, out: Float32[Tensor, "channel *region"]) -> None:
         """Convert channel by channel: the copy of one stays in the cache, and torch converts halves fast."""
-        stored = case.image()
+        stored = self._image(case)
         part = np.empty(out.shape[1:], stored.dtype)
         for target, index in zip(out, self.channel_order, strict=True):
             np.copyto(part, stored[index][region])
             target.copy_(torch.from_numpy(part))
             if self.statistics is not None:
                 _normalize(target, self.statistics, index)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except OSError:  # the case says what is wrong, or makes the file anew
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _normalize(channel: Float32[Tensor, "*region"], statistics: ChannelStatistics, index: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from medexp.transforms import intensity
 from medexp.transforms.spatial import centered_offset, resample_image, resample_label
+
+_Value = TypeVar("_Value")
 
 PerChannel = tuple[float | None, ...]
 PerChannelAndAxis = tuple[tuple[float, ...] | None, ...]
@@ -44,26 +47,39 @@ class Draw:
 
 
 def change_intensities(image: Float32[Tensor, "channel *patch"], draw: Draw) -> None:
-    """Apply every change of intensity of a draw to one patch, in place."""
+    """Apply every change of intensity of a draw to one patch, in place.
+
+    One channel after the other, so that it stays in the processor's cache.
+    """
     outside = intensity.background(image) if draw.keep_background and draw.moves_background else None
+    generator = torch.Generator(image.device).manual_seed(draw.noise_seed)
+    for index, channel in enumerate(image):
+        _change_channel(channel, draw, index, generator)
+        if outside is not None:
+            channel.masked_fill_(outside, 0.0)
+
+
+def _change_channel(channel: Float32[Tensor, "*patch"], draw: Draw, index: int, generator: torch.Generator) -> None:
     if draw.noise is not None:
-        intensity.add_noise(image, deviation=draw.noise, seed=draw.noise_seed)
-    if draw.blur is not None:
-        intensity.blur(image, draw.blur)
-    if draw.brightness is not None:
-        intensity.scale(image, draw.brightness)
-    if draw.shift is not None:
-        intensity.shift(image, draw.shift)
-    if draw.contrast is not None:
-        intensity.change_contrast(image, draw.contrast)
-    if draw.low_resolution is not None:
-        intensity.lower_resolution(image, draw.low_resolution)
-    if draw.inverted_gamma is not None:
-        intensity.change_gamma(image, draw.inverted_gamma, inverted=True)
-    if draw.gamma is not None:
-        intensity.change_gamma(image, draw.gamma, inverted=False)
-    if outside is not None:
-        image.masked_fill_(outside, 0.0)
+        intensity.add_noise(channel, deviation=draw.noise, generator=generator)
+    if (sigmas_voxels := _of(draw.blur, index)) is not None:
+        intensity.blur(channel, sigmas_voxels)
+    if (factor := _of(draw.brightness, index)) is not None:
+        channel.mul_(factor)
+    if (amount := _of(draw.shift, index)) is not None:
+        channel.add_(amount)
+    if (factor := _of(draw.contrast, index)) is not None:
+        intensity.change_contrast(channel, factor)
+    if (factors := _of(draw.low_resolution, index)) is not None:
+        intensity.lower_resolution(channel, factors)
+    if (exponent := _of(draw.inverted_gamma, index)) is not None:
+        intensity.change_gamma(channel, exponent, inverted=True)
+    if (exponent := _of(draw.gamma, index)) is not None:
+        intensity.change_gamma(channel, exponent, inverted=False)
+
+
+def _of(values: Sequence[_Value | None] | None, index: int) -> _Value | None:
+    return None if values is None else values[index]
 
 
 def augmented(

@@ -3,18 +3,19 @@
 Output voxel `o` shows what lies at `offset + matrix @ o` in the source, in voxels of the source array.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float64, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 Box = tuple[tuple[int, int], ...]
 
-_SLAB = 32  # planes of a grid made at a time: bounds the memory, fits the cache
+_TILE = 32  # voxels of the patch along its first two axes that are resampled at a time: neighbors share the cache
 _PLANES = {2: ((0, 1),), 3: ((1, 2), (0, 2), (0, 1))}  # the plane that a rotation about each axis turns
 
 
@@ -63,6 +64,13 @@ def source_box(
     return tuple(box)
 
 
+def empty_source(num_channels: int, shape: Sequence[int], matrix: Float64[np.ndarray, "axis axis"]) -> Tensor:
+    """Return an uninitialized source `[channel, *source]` in the memory layout that this resample reads fastest."""
+    if _is_rotation(matrix):
+        return torch.from_numpy(np.empty((*shape, num_channels), np.float32)).movedim(-1, 0)
+    return torch.from_numpy(np.empty((num_channels, *shape), np.float32))
+
+
 def resample_image(
     source: Float[Tensor, "channel *source"],
     out: Float[Tensor, "channel *patch"],
@@ -73,13 +81,10 @@ def resample_image(
     """Fill `out` by linear interpolation; beyond the source lie zeros."""
     if source.numel() == 0:
         out.zero_()
-    elif np.array_equal(matrix, np.diag(np.diag(matrix))):
-        _resample_along_axes(source, out, scales=np.diag(matrix), offset=offset)
+    elif _is_rotation(matrix):
+        _sample(source, out, mode="bilinear", matrix=matrix, offset=offset)
     else:
-        for first in range(0, out.shape[1], _SLAB):
-            slab = out[:, first : first + _SLAB]
-            grid = _grid(source.shape[1:], slab.shape[1:], matrix, offset + matrix[:, 0] * first, source.device)
-            slab.copy_(functional.grid_sample(source[None], grid[None], mode="bilinear", align_corners=False)[0])
+        _resample_along_axes(source, out, scales=np.diag(matrix), offset=offset)
 
 
 def resample_label(
@@ -93,11 +98,26 @@ def resample_label(
     if source.numel() == 0:
         out.zero_()
         return
-    values = source[None, None].float()
-    for first in range(0, out.shape[0], _SLAB):
-        slab = out[first : first + _SLAB]
-        grid = _grid(source.shape, slab.shape, matrix, offset + matrix[:, 0] * first, source.device)
-        slab.copy_(functional.grid_sample(values, grid[None], mode="nearest", align_corners=False)[0, 0])
+    _sample(source[None].float(), out[None], mode="nearest", matrix=matrix, offset=offset)
+
+
+def _sample(
+    source: Float[Tensor, "channel *source"],
+    out: Shaped[Tensor, "channel *patch"],
+    *,
+    mode: str,
+    matrix: Float64[np.ndarray, "axis axis"],
+    offset: Float64[np.ndarray, " axis"],
+) -> None:
+    for first, second in itertools.product(range(0, out.shape[1], _TILE), range(0, out.shape[2], _TILE)):
+        tile = out[:, first : first + _TILE, second : second + _TILE]
+        start = offset + matrix[:, 0] * first + matrix[:, 1] * second
+        grid = _grid(source.shape[1:], tile.shape[1:], matrix, start, source.device)
+        tile.copy_(functional.grid_sample(source[None], grid[None], mode=mode, align_corners=False)[0])
+
+
+def _is_rotation(matrix: Float64[np.ndarray, "axis axis"]) -> bool:
+    return not np.array_equal(matrix, np.diag(np.diag(matrix)))
 
 
 def _grid(

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from medexp.datasets.reading import VoxelReader
+from medexp.errors import ManifestError
 from medexp.io.prepared import ChannelStatistics, PreparedCohort, StoredCase
 from medexp.transforms.draws import Draw
 from medexp.transforms.spatial import rotation_matrix
@@ -94,3 +96,26 @@ def test_statistics_of_one_channel_do_not_touch_the_other(case: StoredCase) -> N
     plain, _ = patch(case, (0, 0, 0), Draw())
     assert np.array_equal(image[1], plain[1])
     assert image[0] == pytest.approx((plain[0].clip(-0.5, 0.5) - 0.1) / 2.0, abs=1e-6)
+
+
+def test_a_file_is_mapped_once(case: StoredCase) -> None:
+    reader = VoxelReader((0, 1), None)
+    assert reader._image(case) is reader._image(case)
+
+
+def test_a_file_that_shrinks_while_it_is_mapped_is_noticed(tmp_path: Path, write_prepared: Callable[..., Path]) -> None:
+    case = PreparedCohort.open(write_prepared(tmp_path)).case("case0")
+    reader = VoxelReader((0, 1), None)
+    reader.volume(case)
+    image = case.folder / "image.npy"
+    image.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(ManifestError, match=r"case0: .*image\.npy has 200 bytes"):
+        reader.volume(case)
+
+
+def test_a_reader_travels_without_its_mapped_files(case: StoredCase) -> None:
+    reader = VoxelReader((0, 1), None)
+    before = reader.volume(case)
+    copied = copy.copy(reader)  # as pickle does
+    assert not copied._mapped
+    assert torch.equal(copied.volume(case), before)

@@ -72,6 +72,19 @@ def test_every_change_alone_changes_something(batch: tuple[torch.Tensor, torch.T
         assert not torch.equal(image, batch[0][0]), name
 
 
+def test_brightness_and_shift_change_their_channels_only(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    before, image = batch[0][0].clone(), batch[0][0]
+    change_intensities(image, Draw(brightness=(2.0, None), shift=(None, 0.5)))
+    assert torch.equal(image[0], before[0] * 2.0)
+    assert torch.equal(image[1], before[1] + 0.5)
+
+
+def test_channels_get_different_noise() -> None:
+    image = torch.zeros(2, 5, 5, 5)
+    change_intensities(image, Draw(noise=1.0, noise_seed=1))
+    assert not torch.equal(image[0], image[1])
+
+
 def test_background_stays_zero_when_asked(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     image = batch[0][0]
     image[:, :4] = 0.0
