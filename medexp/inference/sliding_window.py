@@ -1,7 +1,7 @@
 """Run a network over a whole image by overlapping windows, blended by a Gaussian."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 from math import ceil
 
 import torch
@@ -76,7 +76,7 @@ class SlidingWindow:
         padded, inside = _pad_to(image, tuple(patch_size))
         places = list(self.places(tuple(padded.shape[1:]), patch_size))
         if self.skip_background:
-            places = [place for place in places if _holds_foreground(padded, place)] or places[:1]
+            places = _holding_foreground(padded, places) or places[:1]
         return self._blend(network, padded, places, background)[(slice(None), *inside)]
 
     def places(self, size: Sequence[int], window: Sequence[int]) -> Iterator[Slices]:
@@ -107,6 +107,7 @@ class SlidingWindow:
             for place, output in zip(batch, outputs, strict=True):
                 total[(slice(None), *place)].addcmul_(output.float(), importance)
                 weight[place] += importance
+            del outputs, output  # else two batches of outputs are held while the next one runs
         assert total is not None
         return total.div_(weight)
 
@@ -139,10 +140,33 @@ def _pad_to(
     return pad(image, [side for axis in reversed(margins) for side in axis]), inside
 
 
-def _holds_foreground(image: Float[Tensor, "channel *spatial"], place: Slices) -> bool:
-    part = image[(slice(None), *place)]
-    coarse = part[(slice(None), *(slice(None, None, _PROBE_STEP) for _ in place))]
-    return bool(coarse.any()) or any(bool(channel.any()) for channel in part)
+def _holding_foreground(image: Float[Tensor, "channel *spatial"], places: Sequence[Slices]) -> list[Slices]:
+    """Return the windows with a voxel that is not zero.
+
+    A coarse look finds nearly all of them. Of the others each voxel is read once, however many windows share it: the
+    image falls into blocks between the windows' faces, and each block is looked at when a window first needs it.
+    """
+    faces = [sorted({face for part in axis for face in (part.start, part.stop)}) for axis in zip(*places, strict=True)]
+    known: dict[tuple[tuple[int, int], ...], bool] = {}
+
+    def holds(block: tuple[tuple[int, int], ...]) -> bool:
+        if block not in known:
+            voxels = image[(slice(None), *(slice(start, stop) for start, stop in block))]
+            known[block] = any(bool(channel.any()) for channel in voxels)
+        return known[block]
+
+    held = []
+    for place in places:
+        coarse = image[(slice(None), *(slice(part.start, part.stop, _PROBE_STEP) for part in place))]
+        sides = (_pieces(part, of_axis) for part, of_axis in zip(place, faces, strict=True))
+        if bool(coarse.any()) or any(holds(block) for block in product(*sides)):
+            held.append(place)
+    return held
+
+
+def _pieces(part: slice, faces: Sequence[int]) -> list[tuple[int, int]]:
+    """Cut one side of a window at the faces of all windows."""
+    return list(pairwise(face for face in faces if part.start <= face <= part.stop))
 
 
 def _stack(image: Float[Tensor, "channel *spatial"], places: Sequence[Slices]) -> Shaped[Tensor, "batch channel ..."]:

@@ -28,7 +28,9 @@ def test_agrees_with_monai_in_value_and_gradient(axes, weights):
     theirs = DiceCELoss(
         softmax=True, to_onehot_y=True, smooth_nr=1e-5, smooth_dr=1e-5, weight=weight, lambda_dice=0.7, lambda_ce=1.3
     )(logits, target.unsqueeze(1))
-    ours = DiceCrossEntropy(dice_weight=0.7, cross_entropy_weight=1.3, smooth=1e-5, label_weights=weights)(logits, target)
+    ours = DiceCrossEntropy(dice_weight=0.7, cross_entropy_weight=1.3, smooth=1e-5, label_weights=weights)(
+        logits, target
+    )
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-6)
     [wanted], [found] = (torch.autograd.grad(loss, logits) for loss in (theirs, ours))
     assert torch.allclose(found, wanted, atol=1e-7)
@@ -77,7 +79,9 @@ def test_label_beyond_the_outputs_is_an_error():
         DiceCrossEntropy(**SETTINGS)(logits, target + 4)
 
 
-@pytest.mark.parametrize("changes", [{"dice_weight": -1.0}, {"label_weights": [0.0, 0.0]}, {"label_weights": [1.0, -1.0]}])
+@pytest.mark.parametrize(
+    "changes", [{"dice_weight": -1.0}, {"label_weights": [0.0, 0.0]}, {"label_weights": [1.0, -1.0]}]
+)
 def test_refuses_negative_or_vanishing_weights(changes):
     with pytest.raises(ConfigurationError, match="none is negative"):
         DiceCrossEntropy(**{**SETTINGS, **changes})

@@ -89,10 +89,13 @@ def test_name_is_no_prefix_of_another_name():
 
 
 @pytest.mark.parametrize(
-    ("pattern", "nearest"), [("down_layer", "down_layers"), ("convinit", "convInit"), ("encoder", "head"), ("down*.9", "down")]
+    ("pattern", "nearest"),
+    [("down_layer", "down_layers"), ("convinit", "convInit"), ("encoder", "head"), ("down*.9", "down")],
 )
 def test_pattern_that_matches_nothing_is_refused_with_the_nearest_names(pattern, nearest):
-    with pytest.raises(ConfigurationError, match=f"'{pattern}'.*matches no parameter.*{nearest}".replace("*.9", r"\*\.9")):
+    with pytest.raises(
+        ConfigurationError, match=f"'{pattern}'.*matches no parameter.*{nearest}".replace("*.9", r"\*\.9")
+    ):
         freeze(network(), ["head", pattern])
 
 

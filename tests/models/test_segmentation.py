@@ -33,7 +33,12 @@ class Linear(nn.Module):
 
 
 def trainer(**changes) -> Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
     return Trainer(accelerator="cpu", **quiet, **{"max_epochs": 1, "num_sanity_val_steps": 0, **changes})
 
 
@@ -233,9 +238,7 @@ def test_bundles_network_gets_a_head_for_the_datasets_labels(tmp_path):
     (tmp_path / "models").mkdir()
     torch.save(SegResNet(**bundle, in_channels=4, out_channels=3).state_dict(), tmp_path / "models" / "model.pt")
     labels = {"NETC": 1, "SNFH": 2, "ET": 3, "RC": 4}
-    contract = replace(
-        CONTRACT, channels=("t2f", "t1n", "t1c", "t2w"), labels=labels, regions={}, label_weights={}
-    )
+    contract = replace(CONTRACT, channels=("t2f", "t1n", "t1c", "t2w"), labels=labels, regions={}, label_weights={})
     model = build(
         contract=contract,
         phase="stage_1",
@@ -268,7 +271,9 @@ def test_network_may_say_itself_what_the_plan_would():
 
 
 def test_two_dimensional_plan_makes_a_two_dimensional_model():
-    plan = replace(PLAN, spacing_mm=(1.0, 1.0), patch_size=(16, 16), strides=((1, 1), (2, 2)), kernel_sizes=((3, 3),) * 2)
+    plan = replace(
+        PLAN, spacing_mm=(1.0, 1.0), patch_size=(16, 16), strides=((1, 1), (2, 2)), kernel_sizes=((3, 3),) * 2
+    )
     model = build(contract=replace(CONTRACT, plan=plan, patch_size=(16, 16))).eval()
     assert model.segment(torch.randn(2, 21, 17), window=model.window).shape == (3, 21, 17)
 

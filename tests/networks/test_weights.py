@@ -43,7 +43,9 @@ def test_reads_safetensors(tmp_path):
 
 
 def test_knows_the_contract_of_a_checkpoint_of_medexp(tmp_path):
-    path = saved(tmp_path / "best.ckpt", {"state_dict": TENSORS, "hyper_parameters": {"contract": {"channels": ["t1"]}}})
+    path = saved(
+        tmp_path / "best.ckpt", {"state_dict": TENSORS, "hyper_parameters": {"contract": {"channels": ["t1"]}}}
+    )
     assert read_weights(path).contract == {"channels": ["t1"]}
 
 
