@@ -51,12 +51,12 @@ def change_intensities(image: Float32[Tensor, "channel *patch"], draw: Draw) -> 
 
     One channel after the other, so that it stays in the processor's cache.
     """
-    outside = intensity.background(image) if draw.keep_background and draw.moves_background else None
+    inside = intensity.occupied(image) if draw.keep_background and draw.moves_background else None
     generator = torch.Generator(image.device).manual_seed(draw.noise_seed)
     for index, channel in enumerate(image):
         _change_channel(channel, draw, index, generator)
-        if outside is not None:
-            channel.masked_fill_(outside, 0.0)
+        if inside is not None:
+            channel.mul_(inside)
 
 
 def _change_channel(channel: Float32[Tensor, "*patch"], draw: Draw, index: int, generator: torch.Generator) -> None:

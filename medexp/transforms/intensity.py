@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -66,12 +66,12 @@ def change_gamma(channel: Float[Tensor, "*patch"], exponent: float, *, inverted:
     channel.mul_(factor).add_(mean - factor * new_mean)
 
 
-def background(image: Float[Tensor, "channel *patch"]) -> Bool[Tensor, "*patch"]:
-    """Return where every channel is exactly 0: outside the head of a skull-stripped image, and padding."""
-    outside = image[0] == 0
+def occupied(image: Float[Tensor, "channel *patch"]) -> Float[Tensor, "*patch"]:
+    """Return 1 where some channel is not 0; 0 outside the head of a skull-stripped image, and in padding."""
+    squares = image[0] * image[0]
     for channel in image[1:]:
-        outside &= channel == 0
-    return outside
+        squares.addcmul_(channel, channel)
+    return squares.sign_()
 
 
 def _blurred_along(channel: Float[Tensor, "*patch"], axis: int, sigma_voxels: float) -> Float[Tensor, "*patch"]:
@@ -79,9 +79,10 @@ def _blurred_along(channel: Float[Tensor, "*patch"], axis: int, sigma_voxels: fl
     radius = min(max(1, math.floor(3.0 * sigma_voxels)), length - 1)
     weights = [math.exp(-0.5 * (distance / sigma_voxels) ** 2) for distance in range(radius + 1)]
     total = weights[0] + 2.0 * sum(weights[1:])
-    mirrored = torch.arange(-radius, length + radius, device=channel.device).abs_()
-    mirrored = torch.where(mirrored >= length, 2 * (length - 1) - mirrored, mirrored)
-    padded = channel.index_select(axis, mirrored)
+    margins = [0] * (2 * channel.ndim)
+    last = 2 * (channel.ndim - axis)  # torch counts margins from the last axis
+    margins[last - 2 : last] = radius, radius
+    padded = functional.pad(channel[None], margins, mode="reflect")[0]
     result = padded.narrow(axis, radius, length) * (weights[0] / total)
     for distance in range(1, radius + 1):
         for start in (radius - distance, radius + distance):

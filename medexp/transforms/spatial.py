@@ -97,8 +97,10 @@ def resample_label(
     """Fill `out` with the nearest label; beyond the source lies background."""
     if source.numel() == 0:
         out.zero_()
-        return
-    _sample(source[None].float(), out[None], mode="nearest", matrix=matrix, offset=offset)
+    elif _is_rotation(matrix):
+        _sample(source[None].float(), out[None], mode="nearest", matrix=matrix, offset=offset)
+    else:
+        _pick_along_axes(source, out, scales=np.diag(matrix), offset=offset)
 
 
 def _sample(
@@ -155,9 +157,33 @@ def _resample_along_axes(
     for channel, target in zip(source, out, strict=True):
         for axis, (lower, upper, lower_weight, upper_weight) in enumerate(taps):
             view = [-1 if d == axis else 1 for d in range(len(taps))]
-            low = channel.index_select(axis, lower).mul_(lower_weight.view(view))
-            channel = low.addcmul_(channel.index_select(axis, upper), upper_weight.view(view))
+            low = _select(channel, axis, lower).mul_(lower_weight.view(view))
+            channel = low.addcmul_(_select(channel, axis, upper), upper_weight.view(view))
         target.copy_(channel)
+
+
+def _pick_along_axes(
+    source: UInt8[Tensor, "*source"],
+    out: UInt8[Tensor, "*patch"],
+    *,
+    scales: Float64[np.ndarray, " axis"],
+    offset: Float64[np.ndarray, " axis"],
+) -> None:
+    picked = source
+    for axis, (scale, start, size) in enumerate(zip(scales, offset, out.shape, strict=True)):
+        nearest = np.rint(start + scale * np.arange(size)).astype(np.int64)
+        inside = (nearest >= 0) & (nearest < source.shape[axis])
+        index = torch.from_numpy(nearest.clip(0, source.shape[axis] - 1)).to(source.device)
+        keep = torch.from_numpy(inside.astype(np.uint8)).to(source.device)
+        picked = _select(picked, axis, index).mul_(keep.view([-1 if d == axis else 1 for d in range(out.ndim)]))
+    out.copy_(picked)
+
+
+def _select(channel: Shaped[Tensor, "*spatial"], axis: int, index: Tensor) -> Shaped[Tensor, "*selected"]:
+    """Return the planes at `index`. Along the last axis `gather` is eight times as fast as `index_select`."""
+    if axis < channel.ndim - 1:
+        return channel.index_select(axis, index)
+    return channel.gather(axis, index.expand(*channel.shape[:-1], -1))
 
 
 def _taps(

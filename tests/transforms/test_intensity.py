@@ -97,9 +97,11 @@ def test_gamma_leaves_a_constant_channel_as_it_is() -> None:
     assert constant.numpy() == pytest.approx(np.full((4, 4, 4), 2.0), abs=1e-5)
 
 
-def test_background_is_where_all_channels_are_zero(image: torch.Tensor) -> None:
+def test_occupied_is_where_some_channel_is_not_zero(image: torch.Tensor) -> None:
     image[0, 0] = 0.0
     image[1, :3] = 0.0
-    outside = intensity.background(image)
-    assert outside[0].all()
-    assert not outside[1:].any()
+    image[1, 2, 0, 0] = 6e-8  # the smallest that a store holds
+    image[0, 2, 0, 0] = 0.0
+    inside = intensity.occupied(image)
+    assert not inside[0].any()
+    assert (inside[1:] == 1.0).all()

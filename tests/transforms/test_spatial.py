@@ -75,9 +75,10 @@ def test_linear_interpolation_agrees_with_scipy(image: torch.Tensor, label: torc
 
 def test_scaling_alone_and_with_a_tiny_rotation_agree(image: torch.Tensor, label: torch.Tensor) -> None:
     scaled = np.diag([1.3, 1.3, 1.3])
-    separate, _ = moved(image, label, scaled)
-    general, _ = moved(image, label, rotation_matrix([1e-9, 0.0, 0.0]) @ scaled)
-    assert separate == pytest.approx(general, abs=1e-4)
+    separate_image, separate_label = moved(image, label, scaled)
+    general_image, general_label = moved(image, label, rotation_matrix([1e-9, 0.0, 0.0]) @ scaled)
+    assert separate_image == pytest.approx(general_image, abs=1e-4)
+    assert np.array_equal(separate_label, general_label)
 
 
 def test_beyond_the_source_lie_zeros(image: torch.Tensor, label: torch.Tensor) -> None:
