@@ -62,7 +62,7 @@ def write_mock(
 
     Args:
         root: Must be empty, missing, or written by mock.
-        num_patients: Every third patient, the first included, has two time points.
+        num_patients: Every third patient, the first included, has two time points unless its label is empty.
         shape: Voxels along i, j, k; the challenge's is 182, 218, 182.
         seed: Another seed, another cohort.
         channels: Of the four BraTS sequences; None: all.
@@ -139,7 +139,7 @@ class _Cohort:
         """Return everything that the files depend on; `version` changes with the phantom."""
         return {
             "mock": f"brats in the layout of {layout}",
-            "version": 1,
+            "version": 2,
             "num_patients": self.num_patients,
             "shape": list(self.shape),
             "seed": self.seed,
@@ -150,8 +150,8 @@ class _Cohort:
     def parts(self) -> Iterator[tuple[_Case, str]]:
         """Yield every file: its case, and a channel or `seg`."""
         for index in range(self.num_patients):
-            for visit in range(2 if index % 3 == 0 else 1):
-                empty = self.num_patients >= 3 and index == self.num_patients - 1
+            empty = self.num_patients >= 3 and index == self.num_patients - 1
+            for visit in range(2 if index % 3 == 0 and not empty else 1):
                 case = _Case(index + 1, visit, has_tumor=not empty, has_enhancing=index != 1)
                 for kind in (*self.channels, "seg"):
                     yield case, kind

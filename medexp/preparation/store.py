@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +35,9 @@ from medexp.runs.files import read_json, sha256_of, storage_error, write_json
 from medexp.runs.identity import identity_of
 
 _log = logging.getLogger(__name__)
+
+_MAKING, _DAMAGED = ".making-", ".damaged-"
+_LEFTOVER_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def _intact(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
 
 
 def _write(entry: Entry, folder: Path, *, source: Mapping[str, str], transform: Transform) -> dict[str, Any]:
-    temporary = folder.with_name(f".making-{folder.name[:16]}-{uuid4().hex}")
+    temporary = folder.with_name(f"{_MAKING}{folder.name[:16]}-{uuid4().hex}")
     try:
         temporary.mkdir(parents=True)
         record = _write_files(entry, temporary, source=source, transform=transform)
@@ -172,12 +176,20 @@ def _take_place(temporary: Path, folder: Path) -> None:
             return
         if _intact(folder)[0] is not None:
             return
-        aside = folder.with_name(f".damaged-{folder.name[:16]}-{uuid4().hex}")
+        aside = folder.with_name(f"{_DAMAGED}{folder.name[:16]}-{uuid4().hex}")
         try:
             os.rename(folder, aside)  # noqa: PTH104
         except FileNotFoundError:
             continue
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_leftovers(store: Path) -> None:
+    """Remove what killed writers left in the store; what is younger than a day may belong to a living one."""
+    now = time.time()
+    for folder in (*store.glob(f"??/{_MAKING}*"), *store.glob(f"??/{_DAMAGED}*")):
+        if now - folder.stat().st_mtime > _LEFTOVER_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from medexp.errors import CohortError
 from medexp.preparation.entry import Transform
 from medexp.preparation.raw_cases import RawCase
-from medexp.preparation.store import Outcome, store_case
+from medexp.preparation.store import Outcome, remove_leftovers, store_case
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def store_cases(
         StorageError: An entry cannot be written.
         CohortError: A worker process died.
     """
-    store.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(store)
     processes = _num_processes(cases, num_workers)
     _log.info("preparing %d cases in %d processes", len(cases), max(processes, 1))
     if processes < 2:

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -284,10 +285,42 @@ def test_two_processes_give_what_one_gives(root, tmp_path, monkeypatch):
     assert digests[0] == digests[1]
 
 
+def test_a_killed_run_is_completed_by_the_next(root, tmp_path):
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from medexp.preparation.cohort import prepare_cohort\n"
+        "from tests.synthetic.brats import settings_for\n"
+        "root, folder = map(Path, sys.argv[1:])\n"
+        "prepare_cohort(settings_for(root), folder=folder / 'run', store=folder / 'store', num_workers=1)\n"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code, str(root), str(tmp_path)])
+    while job.poll() is None and not list(tmp_path.glob("store/??/[0-9a-f]*/case.json")):
+        time.sleep(0.001)
+    job.kill()
+    job.wait()
+    done = set(tmp_path.glob("store/??/[0-9a-f]*/case.json"))
+    assert done
+    times = {path: path.stat().st_mtime_ns for path in done}
+    settings = settings_for(root)
+    again = prepare_cohort(settings, folder=tmp_path / "run", store=tmp_path / "store", num_workers=1)
+    whole = prepare_cohort(settings, folder=tmp_path / "other", store=tmp_path / "fresh", num_workers=1)
+    assert again.digest == whole.digest
+    assert {path: path.stat().st_mtime_ns for path in done} == times
+
+
 def test_the_folds_ignore_the_order_of_the_directory(prepare, root, monkeypatch):
     first = prepare().splits
     real = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: reversed(list(real(path))))
+
+    class Backwards(list):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(os, "scandir", lambda path: Backwards(reversed(list(real(path)))))
     assert prepare(folder="again").splits == first
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import multiprocessing
+import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from medexp.io.prepared import StoredCase, entry_folder
 from medexp.preparation import store as stores
 from medexp.preparation.entry import Transform
 from medexp.preparation.manifest import case_record
-from medexp.preparation.store import Rebuilder, store_case
+from medexp.preparation.store import Rebuilder, remove_leftovers, store_case
 from tests.synthetic.brats import CHANNELS, LABELS, change, make_brats, path_of, settings_for
 
 CASE = "BraTS-GLI-00001-100"
@@ -152,6 +154,15 @@ def test_a_full_disk_leaves_no_entry_and_the_next_run_completes(raw, store, monk
     assert [path for path in store.rglob("*") if path.is_file()] == []
     monkeypatch.undo()
     assert store_case(raw, TRANSFORM, store).key is not None
+
+
+def test_leftovers_of_killed_writers_go_after_a_day(store):
+    for name, age in ((".making-old", 90_000), (".damaged-old", 90_000), (".making-new", 10)):
+        folder = store / "ab" / name
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - age,) * 2)
+    remove_leftovers(store)
+    assert [path.name for path in (store / "ab").iterdir()] == [".making-new"]
 
 
 def _store(arguments):
