@@ -210,7 +210,7 @@ class Rebuilder:
                 channels=tuple(described["channels"]),
                 labels=dict(described["labels"]),
                 schemes=tuple(described["schemes"]),
-                spacing_mm=tuple(described["spacing_mm"]),
+                spacing_mm=tuple(float(size) for size in described["spacing_mm"]),
             )
         )
 
