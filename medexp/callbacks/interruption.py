@@ -15,6 +15,7 @@ from medexp.callbacks.checkpoints import LastCheckpoint
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+EXIT_KEYBOARD = 128 + signal.SIGINT
 _GRACE_S = 20.0  # schedulers commonly kill after 30
 
 

@@ -10,13 +10,17 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medexp.callbacks.checkpoint_files import AtomicCheckpointIO, forget_after, loader_states, newest_valid, step_of, verify
+from medexp.callbacks.checkpoint_files import AtomicCheckpointIO, forget_after, loader_states, newest_valid, step_of
 from medexp.callbacks.checkpoints import BestCheckpoints, LastCheckpoint
-from medexp.callbacks.interruption import Interruption
+from medexp.callbacks.interruption import EXIT_KEYBOARD, Interruption
 from medexp.callbacks.randomness import PureRandomness, seed_everything
 from medexp.callbacks.recorder import Recorder
 from medexp.callbacks.resources import LoaderWait
 from medexp.errors import CohortError, ConfigurationError
+from medexp.io.prepared import MANIFEST, SPLITS
+from medexp.runs.files import read_json
+from medexp.runs.identity import identity_of
+from medexp.runs.ledger import Run
 from medexp.stages.context import Context, Result
 from medexp.stages.hand_over import take_over
 
@@ -61,7 +65,8 @@ def fit(
     Raises:
         CohortError: The fold has no training or no validation cases.
         ConfigurationError: Nothing would be validated.
-        SystemExit: The run was asked to end (143 after SIGTERM); the current step is saved.
+        SystemExit: The run was asked to end by SIGTERM (143); the current step is saved.
+        KeyboardInterrupt: The same by Ctrl-C.
     """
     started_s = time.monotonic()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it advertises and repeats itself otherwise
@@ -87,7 +92,12 @@ def fit(
     with warnings.catch_warnings():
         for known in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=known)
-        built.fit(module, train_dataloaders=train, val_dataloaders=validation, ckpt_path=checkpoint, weights_only=True)
+        try:
+            built.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit as error:
+            if error.code == EXIT_KEYBOARD:  # Lightning would have turned a KeyboardInterrupt into an exit with 1
+                raise KeyboardInterrupt from error
+            raise
     return _result(built, context, lines, time.monotonic() - started_s)
 
 
@@ -173,8 +183,17 @@ def _describe(module: LightningModule, context: Context) -> None:
     weights = list(module.parameters())
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
     context.tracker.log_params({"parameters": sum(weight.numel() for weight in weights), "parameters_trained": trained})
-    prepared = context.upstream["prepared"][0]
-    context.tracker.set_tags({"medexp.prepared": prepared.name, "medexp.dataset_digest": str(prepared.digest)})
+    context.tracker.set_tags(_data_tags(context.upstream["prepared"][0]))
+
+
+def _data_tags(prepared: Run) -> dict[str, str]:
+    """Return which data these are, in the words of stage=prepare."""
+    tags = {"medexp.prepared": prepared.name, "medexp.prepared_digest": str(prepared.digest)}
+    if (prepared.folder / MANIFEST).exists():
+        tags["medexp.dataset_digest"] = str(read_json(prepared.folder / MANIFEST)["digest"])
+    if (prepared.folder / SPLITS).exists():
+        tags["medexp.splits_sha256"] = identity_of({"splits": read_json(prepared.folder / SPLITS)})
+    return tags
 
 
 def _result(trainer: Trainer, context: Context, lines: list[str], elapsed_s: float) -> Result:
@@ -189,8 +208,7 @@ def _result(trainer: Trainer, context: Context, lines: list[str], elapsed_s: flo
     scores = recorder.scores_at(step)
     outputs = {"best": folder / "best.ckpt", "last": folder / "last.ckpt", "history": context.run.folder / "history.csv"}
     outputs = {name: path for name, path in outputs.items() if path.exists()}
-    tags = {f"medexp.{name}_sha256": verify(path) for name, path in outputs.items() if path.suffix == ".ckpt"}
-    context.tracker.set_tags({**tags, "medexp.best_epoch": epoch, "medexp.best_step": step})
+    context.tracker.set_tags({"medexp.best_epoch": epoch, "medexp.best_step": step})
     dice = {name.removeprefix("val/dice/"): score for name, score in scores.items() if name.startswith("val/dice/")}
     by_label = "  ".join(f"{name} {score:.4f}" for name, score in dice.items())
     summary = (

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError
-from tests.synthetic.training import Batches, final_state, logged, make_run, start, train
+from tests.synthetic.training import Batches, Kill, final_state, logged, make_run, start, train
 
 POINTS = [
     pytest.param("on_train_batch_start", 12, id="mid-epoch"),
@@ -62,6 +62,12 @@ def test_sigterm_saves_the_current_step_and_exits_143(whole: Path, tmp_path: Pat
     assert start(folder, resume=True) == 0
     assert logged(folder) == logged(whole)
     assert final_state(folder) == final_state(whole)
+
+
+def test_keyboard_interrupt_saves_the_current_step(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", extra={"kill": Kill("on_train_batch_start", 5, signal.SIGINT)})
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").resolve().name == "last-00000005.ckpt"
 
 
 def test_damaged_last_checkpoint_falls_back_to_the_one_before(
