@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int16, Num, Shaped, UInt8
+from jaxtyping import Int16, Num, Shaped, UInt8
 
 from medexp.errors import ConfigurationError, ManifestError
 from medexp.geometry.grids import Grid, to_native
+from medexp.io.channel_statistics import ChannelStatistics, statistics_of
 from medexp.io.leakage import require_disjoint
 from medexp.runs.files import read_json
 from medexp.types import Plan
@@ -26,28 +27,6 @@ FORMAT = 1
 MANIFEST, SPLITS, FINGERPRINT, PLAN = "manifest.json", "splits_final.json", "fingerprint.json", "plan.json"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ChannelStatistics:
-    """What turns stored native intensities into network input: clip, subtract, divide; per channel.
-
-    It comes from the foreground of a fold's training cases only.
-    """
-
-    lower: tuple[float, ...]
-    upper: tuple[float, ...]
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-
-    def apply(self, image: Num[np.ndarray, "channel i j k"]) -> Float32[np.ndarray, "channel i j k"]:
-        """Return the normalized image; the argument is left as it was."""
-        result = image.astype(np.float32)
-        for index, channel in enumerate(result):
-            np.clip(channel, self.lower[index], self.upper[index], out=channel)
-            channel -= self.mean[index]
-            channel /= self.deviation[index]
-        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,21 +261,9 @@ class PreparedCohort:
         values = np.concatenate(samples, axis=1) if samples else np.zeros((len(schemes), 0), np.float32)
         if values.shape[1] == 0:
             raise ManifestError(f"fold {fold}: expected labelled voxels to take CT statistics from, found none")
-        return _statistics(values, schemes)
+        return statistics_of(values, schemes)
 
     def with_rebuild(self, rebuild: Callable[[StoredCase], None]) -> "PreparedCohort":
         """Return the cohort with another way to remake damaged entries."""
         cases = tuple(replace(case, rebuild=rebuild) for case in self.cases)
         return replace(self, cases=cases)
-
-
-def _statistics(values: Float32[np.ndarray, "channel sample"], schemes: Sequence[str]) -> ChannelStatistics:
-    rows = []
-    for scheme, row in zip(schemes, values.astype(np.float64), strict=True):
-        if scheme == "ct":
-            lower, upper = np.percentile(row, [0.5, 99.5])
-            rows.append((float(lower), float(upper), float(row.mean()), max(float(row.std()), 1e-8)))
-        else:
-            rows.append((float("-inf"), float("inf"), 0.0, 1.0))
-    lower, upper, mean, deviation = zip(*rows, strict=True)
-    return ChannelStatistics(lower, upper, mean, deviation)
