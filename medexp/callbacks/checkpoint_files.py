@@ -41,7 +41,10 @@ class AtomicCheckpointIO(CheckpointIO):
             write_text(sidecar(path), f"{digest}  {path.name}\n")
 
     def load_checkpoint(
-        self, path: str | Path, map_location: object = None, weights_only: bool | None = True
+        self,
+        path: str | Path,
+        map_location: object = None,
+        weights_only: bool | None = True,  # noqa: FBT001, FBT002 - Lightning's signature
     ) -> dict[str, Any]:
         """Read a checkpoint after its bytes were compared with the sidecar; never runs code from it.
 
@@ -79,22 +82,30 @@ class _HashingFile:
 
 
 def _save_hashed(checkpoint: dict[str, Any], temporary: Path, path: Path) -> str:
-    hashing: _HashingFile | None = None
-    try:
-        with temporary.open("wb", buffering=0) as stream:
-            hashing = _HashingFile(stream)
+    with temporary.open("wb", buffering=0) as stream:
+        hashing = _HashingFile(stream)
+        try:
             torch.save(checkpoint, hashing)  # type: ignore[arg-type] # it needs write and flush only
-    except (OSError, RuntimeError) as error:
-        reason = error if isinstance(error, OSError) else hashing and hashing.error
-        if reason is None:
-            raise
-        needed = sum(value.nbytes for value in _tensors(checkpoint))
-        message = f"{storage_error(path, reason, written=temporary)}; the checkpoint needs about {needed:,} bytes"
-        raise StorageError(message) from error
+        except (OSError, RuntimeError) as error:
+            raise _explained(error, hashing.error, checkpoint, temporary, path) from error
     return hashing.digest.hexdigest()
 
 
-def _tensors(record: Any) -> Iterable[Tensor]:  # noqa: ANN401 - any nested plain value
+def _explained(
+    error: Exception, reason: OSError | None, checkpoint: dict[str, Any], temporary: Path, path: Path
+) -> Exception:
+    """Return a `StorageError` where the disk is to blame, else the error itself."""
+    if reason is None and isinstance(error, OSError):
+        reason = error
+    if reason is None:
+        return error
+    needed = sum(value.nbytes for value in _tensors(checkpoint))
+    return StorageError(
+        f"{storage_error(path, reason, written=temporary)}; the checkpoint needs about {needed:,} bytes"
+    )
+
+
+def _tensors(record: Any) -> Iterable[Tensor]:
     if isinstance(record, Tensor):
         yield record
     elif isinstance(record, dict):

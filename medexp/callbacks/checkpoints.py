@@ -129,7 +129,12 @@ class LastCheckpoint(Checkpoint):
         self._seen_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Save after every n-th optimizer step; the last of an epoch is left to the epoch's end."""
         stepped, self._seen_step = trainer.global_step != self._seen_step, trainer.global_step

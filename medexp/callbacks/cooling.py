@@ -18,7 +18,12 @@ class CoolingPauses(Callback):
         self._seen_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Pause when it is time."""
         stepped, self._seen_step = trainer.global_step != self._seen_step, trainer.global_step

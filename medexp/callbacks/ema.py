@@ -39,7 +39,12 @@ class ExponentialMovingAverage(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Update after an optimizer step, not after a batch that was only accumulated."""
         if self._decay > 0 and trainer.global_step != self._seen_step:

@@ -27,7 +27,11 @@ class FiniteGuard(Callback):
         self._batch: Any = None
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Remember whose batch it is."""
         self._batch = batch
@@ -70,7 +74,7 @@ class FiniteGuard(Callback):
         )
 
 
-def _tensors(batch: Any, module: LightningModule) -> Iterator[tuple[str, Tensor]]:  # noqa: ANN401
+def _tensors(batch: Any, module: LightningModule) -> Iterator[tuple[str, Tensor]]:
     if isinstance(batch, Mapping):
         for key, value in batch.items():
             if isinstance(value, Tensor) and value.is_floating_point():

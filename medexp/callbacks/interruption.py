@@ -48,14 +48,19 @@ class Interruption(Checkpoint):
         self._signal, self._received_s = number, time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Leave after a whole step; the last step of an epoch is left to the epoch's end."""
         stepped, self._seen_step = trainer.global_step != self._seen_step, trainer.global_step
         if stepped and self._is_asked(trainer) and not trainer.is_last_batch:
             self._leave(trainer, save=True)
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ANN401
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Leave a long validation."""
         if self._is_asked(trainer) and time.monotonic() - self._received_s > _GRACE_S:
             self._leave(trainer, save=False)

@@ -32,7 +32,12 @@ class Progress(Callback):
             self._bar.start()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Move the bar, twice a second at most."""
         self._done_here += 1
@@ -90,7 +95,7 @@ def _scores(trainer: Trainer) -> str:
     return "  ".join(f"{key} {float(value):.4f}" for key, value in shown.items() if value is not None)
 
 
-def _bar() -> Any:  # noqa: ANN401 - rich.progress.Progress, imported where there is a terminal
+def _bar() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar

@@ -14,7 +14,7 @@ def seed_everything(*parts: object) -> None:
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     seed = int.from_bytes(digest) >> 1
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - for libraries that draw from it
     # Not torch.manual_seed: before CUDA is in use that call formats a stack trace every time.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
@@ -34,7 +34,11 @@ class PureRandomness(Callback):
         self._seed = seed
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Seed for this batch."""
         seed_everything(self._seed, trainer.global_rank, trainer.current_epoch, batch_idx)

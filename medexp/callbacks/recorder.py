@@ -73,7 +73,12 @@ class Recorder(Callback):
         self._notes["lr"] = float(optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Collect what the model logged; write a line when a step was taken."""
         for key, value in trainer.callback_metrics.items():

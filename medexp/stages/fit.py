@@ -34,7 +34,7 @@ _EXPECTED_WARNINGS = (
 
 
 def fit(
-    datamodule: Any,  # noqa: ANN401 - a datamodule with `open` and `contract`; stages know none by type
+    datamodule: Any,
     model: Callable[..., LightningModule],
     *,
     trainer: Callable[..., Trainer],
@@ -206,7 +206,11 @@ def _result(trainer: Trainer, context: Context, lines: list[str], elapsed_s: flo
     value, step, epoch = ranking.best
     recorder = next(callback for callback in present if isinstance(callback, Recorder))
     scores = recorder.scores_at(step)
-    outputs = {"best": folder / "best.ckpt", "last": folder / "last.ckpt", "history": context.run.folder / "history.csv"}
+    outputs = {
+        "best": folder / "best.ckpt",
+        "last": folder / "last.ckpt",
+        "history": context.run.folder / "history.csv",
+    }
     outputs = {name: path for name, path in outputs.items() if path.exists()}
     context.tracker.set_tags({"medexp.best_epoch": epoch, "medexp.best_step": step})
     dice = {name.removeprefix("val/dice/"): score for name, score in scores.items() if name.startswith("val/dice/")}

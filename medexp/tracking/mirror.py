@@ -93,7 +93,7 @@ class Mirror:
                 self._client.update_run(self._run_id, status="RUNNING")
         write_json(self._folder / RUN_ID, {"run_id": self._run_id, "uri": record["uri"]}, durable=False)
 
-    def _existing(self, experiment: str, key: str) -> Any:  # noqa: ANN401 - mlflow.entities.Run or None
+    def _existing(self, experiment: str, key: str) -> Any:
         """Return the MLflow run of this folder: by its recorded id, else by its key (killed before it was recorded)."""
         from mlflow.exceptions import MlflowException
 
@@ -240,7 +240,7 @@ def catch_up(output_dir: Path) -> None:
         folder = Path(read_json(path)["folder"])
         try:
             sync(folder)
-        except Exception as error:  # another database may be gone for good; this run goes on
+        except Exception as error:  # noqa: BLE001 - another database may be gone for good; this run goes on
             log.warning("%s: MLflow still lacks the end of this run: %s", folder, str(error).splitlines()[0])
         else:
             path.unlink(missing_ok=True)

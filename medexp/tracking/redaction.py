@@ -14,7 +14,7 @@ _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
 _MIN_LENGTH = 6  # a shorter value would also match ordinary words
 
 
-def redact(record: Any, environment: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 - any plain value
+def redact(record: Any, environment: Mapping[str, str] | None = None) -> Any:
     """Return a plain record without secrets.
 
     Hidden are the values under keys that look like secrets, the values of environment variables whose
@@ -30,7 +30,7 @@ def is_secret_key(key: str) -> bool:
     return _SECRET.search(key) is not None
 
 
-def _redacted(record: Any, known: Iterable[str]) -> Any:  # noqa: ANN401
+def _redacted(record: Any, known: Iterable[str]) -> Any:
     if isinstance(record, Mapping):
         return {
             key: HIDDEN if is_secret_key(str(key)) and isinstance(value, str) else _redacted(value, known)

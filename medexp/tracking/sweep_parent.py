@@ -32,5 +32,5 @@ def end_parent(run_id: str | None, status: Status, *, output_dir: Path, uri: str
         return
     try:
         open_client(uri or database_uri(output_dir)).set_terminated(run_id, status)
-    except Exception as error:  # the sweep is over; tracking cannot undo it
+    except Exception as error:  # noqa: BLE001 - the sweep is over; tracking cannot undo it
         log.warning("TRACKING LOST: the sweep's parent run stays open in MLflow: %s", error)

@@ -147,7 +147,8 @@ class Tracker:
             self._thread.join(_JOIN_S)
             if self._thread.is_alive():
                 self._failure = TimeoutError(f"no answer within {_JOIN_S:.0f} s")
-                return self._owe()
+                self._owe()
+                return
         self._push()
         if self._failure is not None:
             self._owe()
@@ -172,7 +173,7 @@ class Tracker:
         lost = self._failure is not None
         try:
             self._mirror.push()
-        except Exception as error:  # MLflow raises its store's, its server's and the network's
+        except Exception as error:  # noqa: BLE001 - its store's, its server's, the network's
             self._failure = error
             if not lost:
                 self._warn("training goes on")
@@ -183,7 +184,8 @@ class Tracker:
 
     def _warn(self, consequence: str) -> None:
         log.warning(
-            "TRACKING LOST: MLflow at %s: %s. %s; every metric is in %s and is sent when MLflow answers again, at the latest with the next run",
+            "TRACKING LOST: MLflow at %s: %s. %s; every metric is in %s and is sent when MLflow answers again, at the "
+            "latest with the next run",
             redact(self._record["uri"]),
             redact((str(self._failure).strip() or repr(self._failure)).splitlines()[0][:300]),
             consequence.capitalize(),

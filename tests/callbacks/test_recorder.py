@@ -41,7 +41,7 @@ def test_loss_of_an_accumulated_step_is_the_mean_over_its_batches(tmp_path: Path
     seen: list[float] = []
 
     class Spy(Model):
-        def training_step(self, batch: dict, batch_idx: int):  # noqa: ANN202
+        def training_step(self, batch: dict, batch_idx: int):
             loss = super().training_step(batch, batch_idx)
             seen.append(float(loss.detach()))
             return loss
@@ -63,4 +63,9 @@ def test_history_has_one_row_per_epoch_after_kills(tmp_path: Path) -> None:
         kill = ("on_train_batch_start", call, signal.SIGKILL)
         assert start(folder, kill=kill, resume=True) == -signal.SIGKILL
     assert start(folder, resume=True) == 0
-    assert [(row["epoch"], row["step"]) for row in rows_of(folder)] == [("0", "7"), ("1", "14"), ("2", "21"), ("3", "28")]
+    assert [(row["epoch"], row["step"]) for row in rows_of(folder)] == [
+        ("0", "7"),
+        ("1", "14"),
+        ("2", "21"),
+        ("3", "28"),
+    ]

@@ -93,7 +93,11 @@ def test_second_stage_starts_from_the_best_weights_of_the_first(tmp_path: Path) 
     result = train(tmp_path / "second", initial=first, trainer={"max_epochs": 2}, model={"lr": 0.0})
     weights = torch.load(result.outputs["last"], weights_only=True)["state_dict"]
     unchanged = [name for name in weights if torch.equal(weights[name], best["state_dict"][name])]
-    running = {"network.encoder.1.running_mean", "network.encoder.1.running_var", "network.encoder.1.num_batches_tracked"}
+    running = {
+        "network.encoder.1.running_mean",
+        "network.encoder.1.running_var",
+        "network.encoder.1.num_batches_tracked",
+    }
     assert set(weights) - set(unchanged) == running  # nothing is frozen in the second stage
     assert first.output("best").sha256 in result.lines[0]
 
@@ -109,12 +113,8 @@ def test_second_stage_refuses_weights_that_changed_since(tmp_path: Path) -> None
 
 
 def test_best_is_the_best_and_not_the_last(tmp_path: Path) -> None:
-    result = train(
-        tmp_path / "run", model={"lr": 1.0}, trainer={"max_epochs": 6, "check_val_every_n_epoch": 1}
-    )
-    scores = {
-        step: float.fromhex(value) for step, name, value in logged(tmp_path / "run") if name == "val/dice/mean"
-    }
+    result = train(tmp_path / "run", model={"lr": 1.0}, trainer={"max_epochs": 6, "check_val_every_n_epoch": 1})
+    scores = {step: float.fromhex(value) for step, name, value in logged(tmp_path / "run") if name == "val/dice/mean"}
     assert len(scores) == 6
     assert result.objective == max(scores.values())
     best = torch.load(result.outputs["best"], weights_only=True)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -179,7 +178,13 @@ def make_run(folder: Path) -> Run:
 
 def make_tracker(run: Run, *, enabled: bool = False, **settings: Any) -> Tracker:
     """Return the run's tracker; MLflow only where asked for."""
-    defaults = {"output_dir": run.folder.parent, "uri": None, "experiment": "toy", "strict": False, "flush_every_s": 0.2}
+    defaults = {
+        "output_dir": run.folder.parent,
+        "uri": None,
+        "experiment": "toy",
+        "strict": False,
+        "flush_every_s": 0.2,
+    }
     return Tracker(run, enabled=enabled, **{**defaults, **settings})
 
 

@@ -5,7 +5,9 @@ import pytest
 from medexp.tracking.redaction import HIDDEN, redact
 
 
-@pytest.mark.parametrize("key", ["password", "MLFLOW_TRACKING_TOKEN", "aws_secret_access_key", "api-key".replace("-", "_")])
+@pytest.mark.parametrize(
+    "key", ["password", "MLFLOW_TRACKING_TOKEN", "aws_secret_access_key", "api-key".replace("-", "_")]
+)
 def test_value_under_a_secret_key_is_hidden(key: str) -> None:
     assert redact({"outer": {key: "value"}}, {}) == {"outer": {key: HIDDEN}}
 
