@@ -160,6 +160,7 @@ def monai_batches(folder: Path, *, cropped: bool) -> Iterator[Any]:
     from monai.transforms import (
         Compose,
         CropForegroundd,
+        EnsureChannelFirstd,
         EnsureTyped,
         LoadImaged,
         RandCropByPosNegLabeld,
@@ -172,8 +173,8 @@ def monai_batches(folder: Path, *, cropped: bool) -> Iterator[Any]:
     paths = sorted((folder / "raw").glob("image*.npy"))
     files = [{"image": str(path), "label": str(path.with_name(path.name.replace("image", "label")))} for path in paths]
     transforms = [
-        LoadImaged(keys, reader="NumpyReader", ensure_channel_first=False),
-        _AddChannel(),
+        LoadImaged(keys, reader="NumpyReader"),
+        EnsureChannelFirstd("label", channel_dim="no_channel"),
         EnsureTyped(keys, dtype=[torch.float32, torch.uint8]),
         *([CropForegroundd(keys, source_key="image", allow_smaller=True)] if cropped else []),
         RandCropByPosNegLabeld(keys, label_key="label", spatial_size=PATCH, pos=1, neg=2, num_samples=1),
@@ -184,11 +185,6 @@ def monai_batches(folder: Path, *, cropped: bool) -> Iterator[Any]:
     dataset = CacheDataset(files, Compose(transforms), progress=False, num_workers=1)
     while True:
         yield from DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=0)
-
-
-class _AddChannel:
-    def __call__(self, case: dict[str, Any]) -> dict[str, Any]:
-        return {**case, "label": case["label"][None]}
 
 
 # A side: a process that makes patches when it is asked to
