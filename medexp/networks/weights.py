@@ -63,21 +63,28 @@ def locate_weights(source: str) -> Path:
 def _fetch_bundle(hub_id: str) -> Path:
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
     except ImportError as error:
         raise ConfigurationError(
             f"model.weights={hub_id}: expected the package huggingface_hub to fetch it, found none: install it, "
             f"or give a local file or bundle folder"
         ) from error
-    reasons = []
+    reasons: list[str] = []
+    unreachable = False
     for name in BUNDLE_WEIGHTS:
         try:
-            return Path(hf_hub_download(hub_id, name))
+            return Path(hf_hub_download(hub_id, name, local_files_only=unreachable))
         except (EntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+            unreachable = isinstance(error, LocalEntryNotFoundError)  # it has tried for long; the cache may still help
             reasons.append(f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]}")
     raise ConfigurationError(
         f"model.weights={hub_id}: expected {' or '.join(BUNDLE_WEIGHTS)} on the Hugging Face hub, got "
-        f"'{reasons[-1]}': give a local file or bundle folder (model.weights=<path>), or start from random values "
+        f"'{reasons[0]}': give a local file or bundle folder (model.weights=<path>), or start from random values "
         f"(model.weights=null)"
     )
 

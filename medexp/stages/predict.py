@@ -112,7 +112,7 @@ def _load(
     opened.open(prepared, fold=_fold_of(run, fold), num_workers=num_workers)
     module = model(contract=opened.contract, weights=None)
     _require_same_contract(dict(weights.contract or {}), dict(module.hparams["contract"]), checkpoint.path)
-    log.info("%s: %s", run.name, load_all(module, weights))
+    load_all(module, weights)
     return _Member(module.eval().to(device), checkpoint, opened.volume)
 
 
