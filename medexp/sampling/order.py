@@ -1,7 +1,7 @@
 """In which order cases are visited, and how batches of an epoch are shared by ranks and resumed."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
@@ -10,7 +10,8 @@ from medexp.errors import ConfigurationError
 from medexp.sampling.patches import ORDER, generator_of
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SampleKey:
     """What a sample is a function of, besides the seed: its place in the epoch and the case that stands there."""
 
     epoch: int

@@ -37,8 +37,8 @@ def patch_start(
             there are none, the patch lies anywhere.
     """
     ranges = [_starts(length, size) for length, size in zip(shape, patch_size, strict=True)]
-    rows = foreground() if generator.random() < foreground_fraction else ()
-    if len(rows):
+    rows = foreground() if generator.random() < foreground_fraction else None
+    if rows is not None and len(rows):
         center = _labelled_voxel(generator, rows)
         wanted = [voxel - size // 2 for voxel, size in zip(center, patch_size, strict=True)]
         return tuple(min(max(start, low), high) for start, (low, high) in zip(wanted, ranges, strict=True))
