@@ -1,6 +1,6 @@
 """The entrypoint: check the command line, let Hydra compose it, run its stage.
 
-    python -m medexp.run dataset=brats model=monai_ft stage=2
+python -m medexp.run dataset=brats model=monai_ft stage=2
 """
 
 import os
@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from medexp.composition.command_line import read_command_line
 
+    # Before torch is imported: threads that spin while they wait take the cores from the loader's processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command = read_command_line(argv)

@@ -1,8 +1,12 @@
 """Fixtures only: real data where it is there, a seed."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# As the entrypoint does, before torch is imported: tests share their cores with the processes that they start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")
