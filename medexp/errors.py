@@ -77,7 +77,9 @@ class MissingDependencyError(MedexpError, ImportError):
     """An optional package is not installed."""
 
     def __init__(self, extra: str) -> None:
-        super().__init__(f"expected the optional packages of medexp[{extra}], found none: pip install 'medexp[{extra}]'")
+        super().__init__(
+            f"expected the optional packages of medexp[{extra}], found none: pip install 'medexp[{extra}]'"
+        )
 
 
 class SweepFailedError(MedexpError, RuntimeError):

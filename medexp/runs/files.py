@@ -13,7 +13,15 @@ from medexp.errors import ManifestError, StorageError
 
 _CHUNK_BYTES = 1 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_CANNOT_WRITE = _FULL | {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.ENAMETOOLONG, errno.EEXIST}
+_CANNOT_WRITE = _FULL | {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.EEXIST,
+}
 
 
 @contextmanager
@@ -67,12 +75,12 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, record: Any, *, durable: bool = True) -> None:  # noqa: ANN401 - any JSON value
+def write_json(path: Path, record: Any, *, durable: bool = True) -> None:
     """Write plain lists, dictionaries, numbers and strings; NaN becomes null."""
     write_text(path, json.dumps(without_nan(record), indent=1, allow_nan=False) + "\n", durable=durable)
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
+def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
@@ -86,13 +94,13 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
         raise ManifestError(f"{path}: expected JSON, got '{error}'; remove it and run its stage again") from error
 
 
-def without_nan(record: Any) -> Any:  # noqa: ANN401 - any JSON value
+def without_nan(record: Any) -> Any:
     """Return `record` with NaN and infinities as None: JSON has no word for them."""
     if isinstance(record, dict):
         return {str(key): without_nan(value) for key, value in record.items()}
     if isinstance(record, list | tuple):
         return [without_nan(value) for value in record]
-    if isinstance(record, float) and (record != record or record in {float("inf"), float("-inf")}):  # noqa: PLR0124
+    if isinstance(record, float) and (record != record or record in {float("inf"), float("-inf")}):
         return None
     return record
 

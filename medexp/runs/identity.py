@@ -58,13 +58,11 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
     """Return the dotted keys in which two plain records differ, with both values (None where absent)."""
     old, new = flatten(before), flatten(after)
     return {
-        key: (old.get(key), new.get(key))
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
     }
 
 
-def flatten(record: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 - any plain value
+def flatten(record: Any, prefix: str = "") -> dict[str, Any]:
     """Return a nested record as dotted keys; lists stay values."""
     if not isinstance(record, Mapping):
         return {prefix: record}

@@ -1,9 +1,9 @@
 """The ledger: every run's record as plain files in the run's folder. It is the source of truth; MLflow is a view.
 
-    run.json      identity, what was hashed, configuration, upstream, versions, git, machine (written at the start)
-    state.json    running, finished, failed or interrupted; pid, host, times, reason, score
-    outputs.json  what the run made: relative path, size and SHA-256 of each file, one digest over all
-    metrics.jsonl one line per logged step
+run.json      identity, what was hashed, configuration, upstream, versions, git, machine (written at the start)
+state.json    running, finished, failed or interrupted; pid, host, times, reason, score
+outputs.json  what the run made: relative path, size and SHA-256 of each file, one digest over all
+metrics.jsonl one line per logged step
 """
 
 import fcntl
@@ -96,7 +96,7 @@ class Run:
         path = self.folder / "state.json"
         return dict(read_json(path)) if path.exists() else {}
 
-    def write_state(self, state: str, **details: Any) -> None:  # noqa: ANN401 - JSON values
+    def write_state(self, state: str, **details: Any) -> None:
         """Replace the state; times are ISO 8601 in UTC."""
         if state not in STATES:
             raise ValueError(f"expected a state of {STATES}, got {state!r}")
@@ -138,7 +138,7 @@ class Run:
                 return True
         return False
 
-    def end(self, state: str, **details: Any) -> None:  # noqa: ANN401 - JSON values
+    def end(self, state: str, **details: Any) -> None:
         """Write the final state and give the lock back."""
         self.write_state(state, **details)
         self.release()
@@ -157,7 +157,7 @@ class Run:
         self._metrics.write(json.dumps({"step": step, **metrics}) + "\n")
         self._metrics.flush()
 
-    def write_outputs(self, outputs: Mapping[str, Path], *, digest: str | None, **details: Any) -> None:  # noqa: ANN401
+    def write_outputs(self, outputs: Mapping[str, Path], *, digest: str | None, **details: Any) -> None:
         """Record what the run made. `digest` stands for the result; by default it covers all outputs."""
         described = {name: _described(path, self.folder) for name, path in outputs.items()}
         result = digest if digest is not None else identity_of({k: v["sha256"] for k, v in described.items()})

@@ -39,12 +39,14 @@ class Recipe:
     def key(self) -> str:
         """Return a hash that equal jobs of a sweep share; known before any of them has run."""
         upstream = {name: [recipe.key for recipe in recipes] for name, recipes in self.upstream.items()}
-        return identity_of({"stage": self.stage, "received": self.received, "inputs": self.inputs, "upstream": upstream})
+        return identity_of(
+            {"stage": self.stage, "received": self.received, "inputs": self.inputs, "upstream": upstream}
+        )
 
     @property
     def command(self) -> str:
         """Return the single-run command line."""
-        quoted = [f"'{text}'" if any(char in text for char in " ;$(){}[]*?|&<>\"") else text for text in self.overrides]
+        quoted = [f"'{text}'" if any(char in text for char in ' ;$(){}[]*?|&<>"') else text for text in self.overrides]
         return " ".join(["python -m medexp.run", *quoted])
 
 
@@ -85,9 +87,7 @@ def address(recipe: Recipe, output_dir: Path) -> Addressed:
     upstream = {name: [finished(one, output_dir) for one in recipes] for name, recipes in recipe.upstream.items()}
     sources = {name: [_contribution(run) for run in runs] for name, runs in upstream.items()}
     listing = listing_digest(recipe.inputs) if recipe.inputs else None
-    identity = identity_of(
-        {"stage": recipe.stage, "received": recipe.received, "inputs": listing, "upstream": sources}
-    )
+    identity = identity_of({"stage": recipe.stage, "received": recipe.received, "inputs": listing, "upstream": sources})
     return Addressed(recipe, identity, upstream)
 
 
