@@ -217,3 +217,24 @@ def test_volumes_come_whole_in_order(prepared: Path) -> None:
 def test_workers_follow_the_cores_unless_told_otherwise() -> None:
     assert 1 <= worker_count(None) <= 8
     assert worker_count(0) == 0
+
+
+def _serve_rank(prepared: Path, store: Path, rank: int, results: multiprocessing.Queue) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    results.put((rank, [batch[CASE] for batch in make_loader(prepared)]))
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_of_a_process_group_get_their_own_shares(prepared: Path, tmp_path: Path) -> None:
+    whole = [set(batch[CASE]) for batch in make_loader(prepared)]
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    ranks = [context.Process(target=_serve_rank, args=(prepared, tmp_path / "store", rank, results)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    shares = dict(results.get(timeout=60) for _ in ranks)
+    for process in ranks:
+        process.join(timeout=60)
+    assert [set(first) | set(second) for first, second in zip(shares[0], shares[1], strict=True)] == whole
+    assert [len(names) for names in shares[0]] == [2, 1]
+    assert [len(names) for names in shares[1]] == [1, 1]
