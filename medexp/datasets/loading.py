@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from medexp.datasets.reading import VoxelReader, empty
+from medexp.datasets.buffers import Recycler, empty
+from medexp.datasets.reading import VoxelReader
 from medexp.io.prepared import StoredCase
 from medexp.keys import CASE, IMAGE, LABEL
 from medexp.sampling.order import GlobalBatches, SampleKey
@@ -55,10 +56,11 @@ class PatchBatches(Dataset[Batch]):
     patch_size: tuple[int, ...]
     foreground_fraction: float
     seed: int
+    memory: Recycler = field(default_factory=Recycler, repr=False)
 
     def __getitems__(self, keys: Sequence[SampleKey]) -> Batch:
         """Return a whole batch. PyTorch calls this with what the batch sampler gave."""
-        image = empty((len(keys), len(self.reader.channel_order), *self.patch_size), np.float32)
+        image = self.memory.lend((len(keys), len(self.reader.channel_order), *self.patch_size))
         label = empty((len(keys), *self.patch_size), np.uint8)
         with one_thread():
             for row, key in enumerate(keys):

@@ -64,10 +64,9 @@ def _change_channel(channel: Float32[Tensor, "*patch"], draw: Draw, index: int, 
         intensity.add_noise(channel, deviation=draw.noise, generator=generator)
     if (sigmas_voxels := _of(draw.blur, index)) is not None:
         intensity.blur(channel, sigmas_voxels)
-    if (factor := _of(draw.brightness, index)) is not None:
-        channel.mul_(factor)
-    if (amount := _of(draw.shift, index)) is not None:
-        channel.add_(amount)
+    factor, amount = _of(draw.brightness, index), _of(draw.shift, index)
+    if factor is not None or amount is not None:
+        intensity.scale_and_shift(channel, 1.0 if factor is None else factor, 0.0 if amount is None else amount)
     if (factor := _of(draw.contrast, index)) is not None:
         intensity.change_contrast(channel, factor)
     if (factors := _of(draw.low_resolution, index)) is not None:

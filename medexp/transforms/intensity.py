@@ -29,11 +29,18 @@ def blur(channel: Float[Tensor, "*patch"], sigmas_voxels: Sequence[float]) -> No
     channel.copy_(result)
 
 
+def scale_and_shift(channel: Float[Tensor, "*patch"], factor: float, amount: float) -> None:
+    """Multiply, then add, in one pass."""
+    shift = torch.tensor(amount, dtype=channel.dtype, device=channel.device)
+    torch.add(shift, channel, alpha=factor, out=channel)
+
+
 def change_contrast(channel: Float[Tensor, "*patch"], factor: float) -> None:
     """Scale the distances from the mean; values stay in their range."""
     lowest, highest = (float(bound) for bound in torch.aminmax(channel))
     mean = float(channel.mean())
-    channel.mul_(factor).add_(mean * (1.0 - factor)).clamp_(lowest, highest)
+    scale_and_shift(channel, factor, mean * (1.0 - factor))
+    channel.clamp_(lowest, highest)
 
 
 def lower_resolution(channel: Float[Tensor, "*patch"], factors: Sequence[float]) -> None:
@@ -63,7 +70,7 @@ def change_gamma(channel: Float[Tensor, "*patch"], exponent: float, *, inverted:
     channel.clamp_(min=0.0).pow_(exponent)  # rounding leaves values a little below 0
     new_mean, new_deviation = _mean_and_deviation(channel)
     factor = deviation / max(new_deviation, _SMALLEST_RANGE) * (-1.0 if inverted else 1.0)
-    channel.mul_(factor).add_(mean - factor * new_mean)
+    scale_and_shift(channel, factor, mean - factor * new_mean)
 
 
 def occupied(image: Float[Tensor, "channel *patch"]) -> Float[Tensor, "*patch"]:
