@@ -44,7 +44,13 @@ class StagedSweeper(Sweeper):
         config_dirs = [Path(source.path) for source in sources if source.provider == "command-line"]
         # `params` are read from the composed configuration, where the command line has already replaced some.
         assert self.launcher is not None, "Hydra calls setup first"
-        return run_sweep(plan(arguments, config_dirs), self.launcher, title=str(config.name))
+        return run_sweep(
+            plan(arguments, config_dirs),
+            self.launcher,
+            title=str(config.name),
+            output_dir=Path(config.output_dir).absolute(),
+            tracking_uri=config.tracking.uri,
+        )
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="staged", node=StagedSweeperConf, provider="medexp_sweeper")

@@ -133,8 +133,8 @@ def _score_region(
     lesions = _lesions(region, pairs, spacing_mm, protocol)
     counted = [lesion for lesion in lesions if lesion.is_counted]
     statuses = [lesion.status for lesion in counted]
-    whole = pairs.agreement(pairs.all_predicted, pairs.all_referred)
-    legacy_hd95_mm = pairs.hd95_on_numbers_mm() if protocol.legacy_hd95_on_numbers else whole.hd95_mm
+    whole = pairs.all_predicted, pairs.all_referred
+    legacy_hd95_mm = pairs.hd95_on_numbers_mm() if protocol.legacy_hd95_on_numbers else pairs.hd95_mm(*whole)
     sensitivity, specificity = _sensitivity_and_specificity(pairs, volume_voxels)
     return RegionScores(
         region=region,
@@ -143,9 +143,9 @@ def _score_region(
         num_false_negative=statuses.count(LesionStatus.MISSED),
         sensitivity=sensitivity,
         specificity=specificity,
-        legacy_dice=whole.dice,
+        legacy_dice=pairs.dice(*whole),
         legacy_hd95_mm=_finite_or(legacy_hd95_mm, protocol.hd95_penalty_mm),
-        legacy_nsd=whole.nsd,
+        legacy_nsd=pairs.nsd(*whole),
         reference_volume_mm3=_volume_mm3(pairs.num_referred_voxels(pairs.all_referred), spacing_mm),
         dice=_mean([lesion.dice for lesion in counted], if_none=1.0),
         hd95_mm=_mean([lesion.hd95_mm for lesion in counted], if_none=0.0),
@@ -166,7 +166,6 @@ def _lesions(
         partners = pairs.partners(number)
         spurious -= partners
         lesion = frozenset({number})
-        agreement = pairs.agreement(partners, lesion)
         volume_mm3 = _volume_mm3(pairs.num_referred_voxels(lesion), spacing_mm)
         lesions.append(
             Lesion(
@@ -176,9 +175,9 @@ def _lesions(
                 is_counted=volume_mm3 > protocol.volume_threshold[region],
                 volume_mm3=volume_mm3,
                 prediction_volume_mm3=_volume_mm3(pairs.num_predicted_voxels(partners), spacing_mm),
-                dice=agreement.dice,
-                hd95_mm=_finite_or(agreement.hd95_mm, protocol.hd95_penalty_mm),
-                nsd=agreement.nsd,
+                dice=pairs.dice(partners, lesion),
+                hd95_mm=_finite_or(pairs.hd95_mm(partners, lesion), protocol.hd95_penalty_mm),
+                nsd=pairs.nsd(partners, lesion),
             )
         )
     for number in sorted(spurious):

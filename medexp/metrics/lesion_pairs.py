@@ -1,7 +1,6 @@
 """Lesions of a reference against those of a prediction: who belongs to whom, and how well they agree."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -11,21 +10,6 @@ from medexp.metrics.grids import common
 from medexp.metrics.lesion_surfaces import Numbers, lesion_corners, lesion_voxels
 from medexp.metrics.surface import distances_between, robust_hausdorff_mm
 from medexp.metrics.surface_points import SurfacePoints, corner_surface
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well some lesions of the reference and some of the prediction agree, taken together.
-
-    Attributes:
-        dice: Dice; 1 if both sides are empty.
-        hd95_mm: 95th percentile Hausdorff distance; 0 if both sides are empty, `inf` if one is.
-        nsd: nnU-Net's surface Dice by tolerance in mm; 1 if both sides are empty, 0 if one is.
-    """
-
-    dice: float
-    hd95_mm: float
-    nsd: Mapping[float, float]
 
 
 class LesionPairs:
@@ -47,7 +31,8 @@ class LesionPairs:
         self._reached = _by_first(overlapping_pairs(referred.zones[in_referred], shared))
         self._corners = [lesion_corners(lesion_map, spacing_mm) for lesion_map in self._maps]
         self._voxels = [lesion_voxels(lesion_map, spacing_mm, connectivity=1) for lesion_map in self._maps]
-        self._agreements: dict[tuple[Numbers, Numbers], Agreement] = {}
+        self._hd95_mm: dict[tuple[Numbers, Numbers], float] = {}
+        self._nsd: dict[tuple[Numbers, Numbers], dict[float, float]] = {}
 
     @property
     def all_predicted(self) -> Numbers:
@@ -76,12 +61,32 @@ class LesionPairs:
         """Return the predicted lesions that reach into the zone of a reference lesion, be it by one voxel."""
         return frozenset(self._reached.get(referred, {}))
 
-    def agreement(self, predicted: Numbers, referred: Numbers) -> Agreement:
-        """Return how well these lesions agree; the same question is answered once."""
+    def dice(self, predicted: Numbers, referred: Numbers) -> float:
+        """Return the Dice of these lesions taken together; 1 if there are none on either side."""
+        overlaps = [self._overlaps.get(own, {}) for own in referred]
+        shared = sum(count for counts in overlaps for other, count in counts.items() if other in predicted)
+        sizes = self.num_predicted_voxels(predicted) + self.num_referred_voxels(referred)
+        return 2 * shared / sizes if sizes else 1.0
+
+    def hd95_mm(self, predicted: Numbers, referred: Numbers) -> float:
+        """Return the HD95 of these lesions taken together; 0 if there are none, `inf` if one side has none."""
         key = predicted, referred
-        if key not in self._agreements:
-            self._agreements[key] = self._measured(predicted, referred)
-        return self._agreements[key]
+        if not predicted or not referred:
+            return 0.0 if predicted == referred else float("inf")
+        if key not in self._hd95_mm:  # with one lesion in each, the whole mask asks the same
+            surfaces = self._corners[0].of(predicted), self._corners[1].of(referred)
+            self._hd95_mm[key] = robust_hausdorff_mm(distances_between(*surfaces))
+        return self._hd95_mm[key]
+
+    def nsd(self, predicted: Numbers, referred: Numbers) -> dict[float, float]:
+        """Return nnU-Net's surface Dice of these lesions by tolerance; 1 if there are none, 0 if one side has none."""
+        key = predicted, referred
+        if not predicted or not referred:
+            return dict.fromkeys(self._tolerances_mm, float(predicted == referred))
+        if key not in self._nsd:
+            surfaces = self._voxels[0].of(predicted), self._voxels[1].of(referred)
+            self._nsd[key] = _mean_share_within(*surfaces, tolerances_mm=self._tolerances_mm)
+        return self._nsd[key]
 
     def hd95_on_numbers_mm(self) -> float:
         """Return the HD95 of the numbered maps where masks were meant.
@@ -91,30 +96,13 @@ class LesionPairs:
         alone on each side it is the HD95 of the masks.
         """
         if all(lesion_map.count <= 1 for lesion_map in self._maps):
-            return self.agreement(self.all_predicted, self.all_referred).hd95_mm
+            return self.hd95_mm(self.all_predicted, self.all_referred)
         predicted, referred = (
             corner_surface(lesion_map.lesions.astype(np.uint8), self._spacing_mm, lesion_map.origin)
             for lesion_map in self._maps
         )
         distance = robust_hausdorff_mm(distances_between(predicted, referred))
         return float("inf") if np.isnan(distance) else distance  # nan: the bytes left no surface on either side
-
-    def _measured(self, predicted: Numbers, referred: Numbers) -> Agreement:
-        if not predicted or not referred:
-            same = float(not predicted and not referred)
-            return Agreement(same, 0.0 if same else float("inf"), dict.fromkeys(self._tolerances_mm, same))
-        corners = self._corners[0].of(predicted), self._corners[1].of(referred)
-        voxels = self._voxels[0].of(predicted), self._voxels[1].of(referred)
-        return Agreement(
-            dice=self._dice(predicted, referred),
-            hd95_mm=robust_hausdorff_mm(distances_between(*corners)),
-            nsd=_mean_share_within(*voxels, tolerances_mm=self._tolerances_mm),
-        )
-
-    def _dice(self, predicted: Numbers, referred: Numbers) -> float:
-        overlaps = [self._overlaps.get(own, {}) for own in referred]
-        shared = sum(count for counts in overlaps for other, count in counts.items() if other in predicted)
-        return 2 * shared / (self.num_predicted_voxels(predicted) + self.num_referred_voxels(referred))
 
 
 def _by_first(pairs: Mapping[tuple[int, int], int]) -> dict[int, dict[int, int]]:

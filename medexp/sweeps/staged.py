@@ -74,8 +74,10 @@ def _value(overrides: Sequence[str], key: str) -> str:
     return next((text.split("=", 1)[1].strip("'") for text in overrides if key_of(text) == key), "")
 
 
-def run_sweep(jobs: Sequence[SweepJob], launcher: Launcher, *, title: str) -> list[JobReturn]:
-    """Run the waves of a planned sweep and show the table.
+def run_sweep(
+    jobs: Sequence[SweepJob], launcher: Launcher, *, title: str, output_dir: Path, tracking_uri: str | None
+) -> list[JobReturn]:
+    """Run the waves of a planned sweep, show the table, what the last stages say, and where to look next.
 
     Raises:
         SweepFailedError: A job failed or was skipped.
@@ -94,13 +96,24 @@ def run_sweep(jobs: Sequence[SweepJob], launcher: Launcher, *, title: str) -> li
         returns += results
         for job, result in zip(wave, results, strict=True):
             _note(job, result)
-    show_table(jobs, title=title)
+    show_table(jobs, title=title, output_dir=output_dir)
+    _show_next(jobs, output_dir, tracking_uri)
     bad = [job for job in jobs if job.state != "finished"]
     if bad:
         first = next((job for job in bad if job.state == "failed"), bad[0])
         message = f"{len(bad)} of {len(jobs)} jobs did not finish; the first: job {first.number}, {first.reason}"
         raise SweepFailedError(f"{message}\nRun the same line again: finished jobs are not redone.")
     return returns
+
+
+def _show_next(jobs: Sequence[SweepJob], output_dir: Path, tracking_uri: str | None) -> None:
+    """Repeat what the scoring and reporting jobs said, if it is one of each, and say how to open MLflow."""
+    for stage in ("evaluate", "report"):
+        said = [job.outcome.lines for job in jobs if job.stage == stage and job.outcome is not None]
+        for line in said[0] if len(said) == 1 else ():
+            log.info(line)
+    uri = tracking_uri or f"sqlite:///{output_dir}/mlflow.db"
+    log.info("MLflow: mlflow ui --host 127.0.0.1 --backend-store-uri %s", uri)
 
 
 def _named(job: SweepJob) -> str:

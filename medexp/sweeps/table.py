@@ -1,8 +1,10 @@
 """The table at the end of a sweep."""
 
 import math
+import os
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,12 +13,19 @@ from rich.table import Table
 if TYPE_CHECKING:
     from medexp.sweeps.staged import SweepJob
 
+# Of a table that goes to a file or a pipe, which has no width of its own.
+_FILE_WIDTH = 140
 _STYLES = {"finished": "green", "failed": "bold red", "skipped": "yellow"}
 
 
-def show_table(jobs: Sequence["SweepJob"], *, title: str) -> None:
-    """Print every job with its state, score, time and folder or reason, then mean and spread per stage."""
-    console = Console(soft_wrap=True)
+def show_table(jobs: Sequence["SweepJob"], *, title: str, output_dir: Path) -> None:
+    """Print every job with its state, score, time and folder or reason, then mean and spread per stage.
+
+    Folders are given below `output_dir`.
+    """
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
     keys = [key for key in dict.fromkeys(key for job in jobs for key in job.varying) if key != "stage"]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("job", "stage", *keys, "state", "score", "time", "folder or reason"):
@@ -24,10 +33,11 @@ def show_table(jobs: Sequence["SweepJob"], *, title: str) -> None:
     for job in jobs:
         state = f"[{_STYLES.get(job.state, '')}]{job.state}[/]" if job.state in _STYLES else job.state
         again = " (before)" if job.outcome is not None and job.outcome.reused else ""
-        place = job.outcome.folder if job.outcome is not None else job.reason
+        place = os.path.relpath(job.outcome.folder, output_dir) if job.outcome is not None else job.reason
         values = [_shown(job, key) for key in keys]
         table.add_row(str(job.number), job.stage, *values, state + again, _score(job), _time(job), place)
     console.print(table)
+    console.print(f"in {output_dir}", highlight=False)
     for line in _spread(jobs):
         console.print(line)
 

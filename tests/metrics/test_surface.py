@@ -161,7 +161,7 @@ def test_inputs_are_checked():
         surface_distances(mask, mask, (1.0, 1.0))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, database=None, derandomize=True)
 @given(seed=st.integers(0, 2**16), scale=st.sampled_from([0.5, 2.0, 3.0]))
 def test_properties_of_a_distance(seed, scale):
     prediction, reference = random_masks(seed, (7, 8, 6))
