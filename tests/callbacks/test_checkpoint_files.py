@@ -1,6 +1,8 @@
 """Checkpoint files: whole, verified, and safe from a full disk."""
 
+import random
 import resource
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from medexp.callbacks.checkpoint_files import (
 )
 from medexp.errors import CheckpointMismatchError, StorageError
 from medexp.runs.files import sha256_of
-from tests.synthetic.training import train
+from tests.synthetic.training import final_state, logged, start, train
 
 
 @contextmanager
@@ -127,3 +129,17 @@ def test_checkpoints_of_a_training_load_without_running_code(tmp_path: Path) -> 
     assert len(paths) == 6  # best and last with their links, the last but one, one regular
     for path in paths:
         assert torch.load(path, weights_only=True)["state_dict"]
+
+
+@pytest.mark.slow
+def test_kills_at_thirty_random_instants_of_saving_change_nothing(tmp_path: Path) -> None:
+    settings = {"callback_settings": {"every_n_steps": 1}, "trainer": {"max_epochs": 40, "check_val_every_n_epoch": 10}}
+    assert start(tmp_path / "whole" / "run", **settings) == 0
+    folder, instants = tmp_path / "killed" / "run", random.Random(0)
+    for _ in range(30):
+        assert start(folder, resume=True, kill_after_s=instants.uniform(0.3, 1.5), **settings) in {0, -signal.SIGKILL}
+        saved = folder / "checkpoints"
+        assert not list(saved.glob("last-*.ckpt")) or newest_valid(saved) is not None
+    assert start(folder, resume=True, **settings) == 0
+    assert logged(folder) == logged(tmp_path / "whole" / "run")
+    assert final_state(folder) == final_state(tmp_path / "whole" / "run")

@@ -220,6 +220,7 @@ def test_workers_follow_the_cores_unless_told_otherwise() -> None:
 
 
 def _serve_rank(prepared: Path, store: Path, rank: int, results: multiprocessing.Queue) -> None:
+    torch.set_num_threads(1)  # the threads of the process that this one was forked from are not here
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     results.put((rank, [batch[CASE] for batch in make_loader(prepared)]))
     torch.distributed.destroy_process_group()

@@ -1,9 +1,8 @@
 """Predictions on the source's grid: geometry, bytes, and a disk that is full."""
 
-import multiprocessing
 import resource
 import signal
-from pathlib import Path
+from contextlib import contextmanager
 
 import nibabel as nib
 import numpy as np
@@ -114,25 +113,28 @@ def test_name_that_would_leave_the_folder_is_refused(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def _write_beyond_the_limit(folder: Path, answer) -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    write_prediction(folder, "first", prediction())
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-    for name in ("first", "second"):
-        try:
-            write_prediction(folder, name, prediction(shape=(30, 31, 32), keep=name == "second"))
-        except StorageError as error:
-            answer.send(str(error))
+@contextmanager
+def _files_of_at_most(num_bytes: int):
+    """Make every longer write fail as a full disk does; in this process, for torch's threads do not survive a fork."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_full_disk_leaves_earlier_predictions_and_no_partial_file(tmp_path):
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_write_beyond_the_limit, args=(tmp_path, sender))
     write_prediction(tmp_path / "twin", "first", prediction())
-    process.start()
-    messages = [receiver.recv() for _ in range(2)]
-    process.join(30)
-    assert process.exitcode == 0
+    write_prediction(tmp_path, "first", prediction())
+    messages = []
+    for name in ("first", "second"):
+        too_long = prediction(shape=(30, 31, 32), keep=name == "second")
+        with _files_of_at_most(100), pytest.raises(StorageError) as caught:
+            write_prediction(tmp_path, name, too_long)
+        messages.append(str(caught.value))
     assert "first.nii.gz" in messages[0]
     assert "second.npz" in messages[1]
     assert all("free some space" in message for message in messages)

@@ -229,16 +229,23 @@ def train(
     return result
 
 
-def start(folder: Path, *, kill: tuple[str, int, int] | None = None, **settings: Any) -> int:
-    """Train in a fresh process and return its exit code, negative for a signal; `kill` is (hook, call, signal)."""
+def start(
+    folder: Path, *, kill: tuple[str, int, int] | None = None, kill_after_s: float | None = None, **settings: Any
+) -> int:
+    """Train in a fresh process and return its exit code, negative for a signal.
+
+    `kill` is (hook, call, signal); `kill_after_s` kills at an instant that the process does not know.
+    """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["tests.synthetic.training", "mlflow.tracking"])
     process = server.Process(target=_in_process, args=(folder, kill, settings))
     process.start()
-    process.join(120)
+    process.join(120 if kill_after_s is None else kill_after_s)
     if process.is_alive():
         process.kill()
-        raise TimeoutError(f"{folder}: still training after 120 s")
+        process.join()
+        if kill_after_s is None:
+            raise TimeoutError(f"{folder}: still training after 120 s")
     return int(process.exitcode or 0)
 
 
