@@ -96,7 +96,7 @@ def test_an_experiment_with_a_mistake_is_refused(content, suggestion, config_dir
         ("tracking.enabled=perhaps", "tracking.enabled: expected"),
         ("mock.shape=96", "mock.shape: expected"),
         ("mock.shape=[a,b]", "mock.shape: expected"),
-        ("hardware.num_workers=abc", "hardware.num_workers: expected int"),
+        ("hardware.num_workers=abc", "hardware.num_workers: expected .*an integer"),
         ("hardware.devices={a:1}", "hardware.devices: expected"),
         ("predict.overlap=half", "predict.overlap: expected"),
         ("sweep.max_parallel=all", "sweep.max_parallel: expected"),
