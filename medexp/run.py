@@ -51,7 +51,11 @@ def task(config: "DictConfig") -> "Outcome":
     """Run the composed stage; every launcher calls this, also on another machine."""
     from medexp.sweeps.job import run_composed
 
-    return run_composed(config)
+    try:
+        return run_composed(config)
+    except ConfigurationError as error:
+        # Too late for "refused before anything started": the run has failed.
+        raise MedexpError(str(error)) from error
 
 
 def _compose_and_launch(argv: list[str]) -> None:

@@ -50,6 +50,7 @@ class StagedSweeper(Sweeper):
             title=str(config.name),
             output_dir=Path(config.output_dir).absolute(),
             tracking_uri=config.tracking.uri,
+            fail_fast=bool(config.sweep.fail_fast),
         )
 
 

@@ -11,17 +11,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from medexp.composition.composer import checked, resolved_stage
 from medexp.composition.overrides import key_of
 from medexp.errors import ConfigurationError
-from medexp.runs.lineage import Recipe
+from medexp.runs.lineage import Recipe, weights_of
 
 # In the order in which they can run; training stages stand between as "1", "2", ...
 BEFORE_TRAINING = ("mock", "prepare")
 AFTER_TRAINING = ("predict", "evaluate", "report", "compare", "view")
 
 # How and where a run is executed does not decide its result; precision and compilation do.
-_NOT_SCIENCE = ("accelerator", "devices", "strategy", "num_workers")
+_NOT_SCIENCE = ("accelerator", "devices", "strategy", "num_workers", "cooling_pause_s")
 _PLACES = ("output_dir", "data_dir")
 # Keys that say something about one run only.
-_OWN = frozenset({"upstream.overrides", "run", "resume"})
+_OWN = frozenset({"run", "resume"})
 _NOT_PATHS = frozenset({"validation", "test"})
 
 
@@ -46,7 +46,7 @@ def recipe_of(
     received = _received(config)
     node = resolved_stage(config)
     upstream = {
-        name: _upstream_recipes(spec, config, overrides, config_dirs) for name, spec in node["upstream"].items()
+        name: _upstream_recipes(name, spec, config, overrides, config_dirs) for name, spec in node["upstream"].items()
     }
     tags = _tags(stage, config, choices, received, upstream)
     return Recipe(
@@ -57,7 +57,7 @@ def recipe_of(
         received=received,
         config=_recorded(config),
         overrides=tuple(overrides),
-        inputs=tuple(_paths(node["inputs"])),
+        inputs=tuple(tuple(_paths([group])) for group in node["inputs"]),
         upstream={name: recipes for name, recipes in upstream.items() if recipes},
     )
 
@@ -75,15 +75,15 @@ def composed_recipe(overrides: tuple[str, ...], config_dirs: tuple[Path, ...]) -
 
 
 def _upstream_recipes(
-    spec: str | Mapping[str, Any], config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[Path]
+    name: str, spec: str | Mapping[str, Any], config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[Path]
 ) -> tuple[Recipe, ...]:
     wanted: dict[str, Any] = {"stage": spec} if isinstance(spec, str) else dict(spec)
     if wanted.get("unless") is not None:
         return ()
     stage = str(wanted["stage"]) if wanted.get("stage") is not None else last_stage(config)
     folds: list[int | None] = wanted.get("folds") or [None]
-    # Data are always this run's own; trained weights may come from another composition.
-    replaced = [] if stage in BEFORE_TRAINING else list(config.upstream.overrides)
+    # Only the weights that training starts from may come from another composition.
+    replaced = [*config.upstream.overrides, "upstream.overrides=[]"] if name == "initial" else []
     return tuple(
         composed_recipe(tuple(_rewritten(overrides, [*replaced, *_choice(stage, fold)])), tuple(config_dirs))
         for fold in folds
@@ -118,6 +118,9 @@ def _received(config: DictConfig) -> dict[str, Any]:
     call = dict(node["call"])
     for argument, kept in node["identity_of"].items():
         call[argument] = {key: call[argument][key] for key in kept if key in call[argument]}
+    if isinstance(call.get("model"), dict) and call["model"].get("weights") is not None:
+        _, digest = weights_of(str(call["model"]["weights"]), Path(config.output_dir).absolute())
+        call["model"] = {**call["model"], "weights": digest}
     return _up_to_this_stage(call, node["curriculum"])
 
 

@@ -2,26 +2,32 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from medexp.errors import ResumeError, UpstreamMissingError
+from medexp.errors import ConfigurationError, ResumeError, UpstreamMissingError
+from medexp.runs.files import sha256_of
 from medexp.runs.identity import difference, identity_of, listing_digest, short
 from medexp.runs.ledger import Run, now
 from medexp.runs.provenance import code_version, git_state, machine, versions
 
 log = logging.getLogger(__name__)
 
+_RESUME = ("auto", "require", "never")
+_RUN_ID = re.compile(r"[0-9a-f]{8,64}")
+
 
 @dataclass(frozen=True)
 class Recipe:
     """What a composed command asks for, before any data is looked at.
 
-    `received` is the part of the stage's arguments that decides the result. `inputs` are raw files and
-    folders whose listing counts. `upstream` are the recipes of the stages that this one starts from.
+    `received` is the part of the stage's arguments that decides the result. `inputs` are groups of raw files
+    and folders whose listing counts; which group a file is in counts as well.
+    `upstream` are the recipes of the stages that this one starts from.
     `tags` say in a few words which run it is: stage, dataset and, where they matter, model, fold, seed.
     """
 
@@ -31,7 +37,7 @@ class Recipe:
     received: Mapping[str, Any]
     config: Mapping[str, Any]
     overrides: tuple[str, ...]
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[tuple[str, ...], ...] = ()
     tags: Mapping[str, Any] = field(default_factory=dict)
     upstream: Mapping[str, tuple["Recipe", ...]] = field(default_factory=dict)
 
@@ -86,7 +92,7 @@ def address(recipe: Recipe, output_dir: Path) -> Addressed:
     """
     upstream = {name: [finished(one, output_dir) for one in recipes] for name, recipes in recipe.upstream.items()}
     sources = {name: [_contribution(run) for run in runs] for name, runs in upstream.items()}
-    listing = listing_digest(recipe.inputs) if recipe.inputs else None
+    listing = [listing_digest(group) for group in recipe.inputs]
     identity = identity_of({"stage": recipe.stage, "received": recipe.received, "inputs": listing, "upstream": sources})
     return Addressed(recipe, identity, upstream)
 
@@ -127,7 +133,10 @@ def attempt_folder(folder: Path, number: int) -> Path:
 
 
 def stale_reason(run: Run, addressed: Addressed) -> str | None:
-    """Return why a finished run no longer stands for what it started from, or None if it does."""
+    """Return why a run no longer stands for what it started from, or None if it does.
+
+    Of an output the presence and size are looked at here, and its SHA-256 where it is used.
+    """
     if damaged := run.damaged_outputs():
         return f"its outputs {damaged} are missing or of another size"
     if run.record.get("inputs") != addressed.inputs():
@@ -141,6 +150,8 @@ def open_run(addressed: Addressed, output_dir: Path, *, resume: str, run_id: str
     Raises:
         ResumeError: `resume=require` finds nothing to continue, or `run=<id>` names another configuration.
     """
+    if resume not in _RESUME:
+        raise ConfigurationError(f"resume: expected one of {', '.join(_RESUME)}, got {resume!r}")
     folder = addressed.folder(output_dir)
     known = list(attempts(folder))
     if run_id is not None:
@@ -153,13 +164,9 @@ def open_run(addressed: Addressed, output_dir: Path, *, resume: str, run_id: str
         return _new(addressed, folder), Action.START
     latest = known[-1]
     _warn_of_other_code(latest)
-    if latest.state != "finished":
-        # What the upstream is now is what a continued attempt starts from.
-        latest.record["inputs"] = addressed.inputs()
-        return latest, Action.CONTINUE
     reason = stale_reason(latest, addressed)
     if reason is None:
-        return latest, Action.REUSE
+        return latest, Action.REUSE if latest.state == "finished" else Action.CONTINUE
     log.warning("%s: a new attempt is made, because %s", latest.folder.name, reason)
     return _new(addressed, attempt_folder(folder, len(known) + 1)), Action.START
 
@@ -228,6 +235,26 @@ def find(run_id: str, output_dir: Path) -> Run:
         names = [run.folder.name for run in found] or [run.folder.name for run in all_runs(output_dir)][:10]
         raise ResumeError(f"run={run_id}: expected one recorded run, found {len(identities)}; there are {names}")
     return max(found, key=lambda run: run.record["created"])
+
+
+def weights_of(source: str, output_dir: Path) -> tuple[str, str]:
+    """Return where initial weights lie and what stands for their content.
+
+    A file counts by its SHA-256, a recorded run by that of its best checkpoint, a folder by its listing and
+    anything else (a hub's name) by itself.
+
+    Raises:
+        ResumeError: It looks like a run's identity, and no such run is recorded.
+    """
+    path = Path(source)
+    if path.is_file():
+        return source, sha256_of(path)
+    if path.is_dir():
+        return source, listing_digest([source])
+    if _RUN_ID.fullmatch(source):
+        best = find(source, output_dir).output("best")
+        return str(best.path), best.sha256
+    return source, source
 
 
 def all_runs(output_dir: Path) -> list[Run]:

@@ -41,6 +41,6 @@ def mock(
     state = "wrote" if written else "found as it was"
     context.tracker.log_metrics({"mock/files": float(len(files))}, step=0)
     return Result(
-        outputs={"cohort": place / MARKER},
+        outputs={"cohort": place / MARKER, **{str(path.relative_to(place)): path for path in files}},
         lines=(f"{state}: {num_patients} synthetic patients, {len(files)} files in {place}",),
     )

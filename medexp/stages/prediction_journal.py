@@ -58,7 +58,10 @@ class Journal:
         write_json(manifest, record)
         count = f"{len(entries)} case{'s' if len(entries) != 1 else ''} of {source}"
         models = f"{len(self._checkpoints)} model{'s' if len(self._checkpoints) != 1 else ''}"
-        return Result(outputs={"predictions": manifest}, lines=(f"predicted {count} by {models}: {self.folder}",))
+        line = f"predicted {count} by {models}: {self.folder}"
+        # Every file, so that a lost one is noticed and made again.
+        files = {f"prediction/{entry['case']}": self._run.folder / entry["prediction"] for entry in entries}
+        return Result(outputs={"predictions": manifest, **files}, lines=(line,))
 
     def _line(self, entry: dict[str, Any]) -> str:
         return json.dumps({**entry, "checkpoints": [one["sha256"] for one in self._checkpoints]}) + "\n"

@@ -16,7 +16,7 @@ from medexp.composition.composer import resolved_stage
 from medexp.composition.recipes import recipe_of
 from medexp.errors import MedexpError
 from medexp.runs.ledger import Run
-from medexp.runs.lineage import Action, Addressed, address, open_run
+from medexp.runs.lineage import Action, Addressed, address, open_run, weights_of
 from medexp.sweeps.logs import log_to_console, log_to_file
 
 if TYPE_CHECKING:
@@ -93,14 +93,18 @@ def _executed(config: DictConfig, addressed: Addressed, run: Run, *, resume: boo
 def _call_stage(config: DictConfig, addressed: Addressed, run: Run, tracker: "Tracker", *, resume: bool) -> "Result":
     from medexp.stages.context import Context
 
-    stage = instantiate(resolved_stage(config)["call"], key="stage.call")
+    output_dir = Path(config.output_dir).absolute()
+    call = resolved_stage(config)["call"]
+    if isinstance(call.get("model"), dict) and call["model"].get("weights") is not None:
+        call["model"]["weights"], _ = weights_of(str(call["model"]["weights"]), output_dir)
+    stage = instantiate(call, key="stage.call")
     context = Context(
         run=run,
         tracker=tracker,
         upstream=addressed.upstream,
         resume=resume,
         command=addressed.recipe.command,
-        output_dir=Path(config.output_dir).absolute(),
+        output_dir=output_dir,
     )
     return stage(context=context)
 

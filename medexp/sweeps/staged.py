@@ -75,7 +75,13 @@ def _value(overrides: Sequence[str], key: str) -> str:
 
 
 def run_sweep(
-    jobs: Sequence[SweepJob], launcher: Launcher, *, title: str, output_dir: Path, tracking_uri: str | None
+    jobs: Sequence[SweepJob],
+    launcher: Launcher,
+    *,
+    title: str,
+    output_dir: Path,
+    tracking_uri: str | None,
+    fail_fast: bool = False,
 ) -> list[JobReturn]:
     """Run the waves of a planned sweep, show the table, what the last stages say, and where to look next.
 
@@ -85,7 +91,7 @@ def run_sweep(
     log_to_console()
     returns: list[JobReturn] = []
     for _, group in itertools.groupby(jobs, key=lambda job: stage_rank(job.stage)):
-        wave = [job for job in group if not _skip(job, jobs)]
+        wave = [job for job in group if not _skip(job, jobs, fail_fast=fail_fast)]
         if not wave:
             continue
         names = ", ".join(_named(job) for job in wave)
@@ -120,10 +126,11 @@ def _named(job: SweepJob) -> str:
     return " ".join(f"{key}={value}" for key, value in job.varying.items() if key != "stage" and value)
 
 
-def _skip(job: SweepJob, jobs: Sequence[SweepJob]) -> bool:
-    """Say whether a job that this one starts from did not finish; note it as skipped."""
+def _skip(job: SweepJob, jobs: Sequence[SweepJob], *, fail_fast: bool) -> bool:
+    """Say whether a job that this one starts from did not finish (any job, with `fail_fast`); note it as skipped."""
     needed = _upstream_keys(job.recipe)
-    missing = [other for other in jobs if other.recipe.key in needed and other.state in {"failed", "skipped"}]
+    bad = [other for other in jobs if other.state in {"failed", "skipped"}]
+    missing = [other for other in bad if fail_fast or other.recipe.key in needed]
     if missing:
         job.state, job.reason = "skipped", f"job {missing[0].number} (stage {missing[0].stage}) {missing[0].state}"
     return bool(missing)

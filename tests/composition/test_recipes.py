@@ -56,7 +56,7 @@ def test_cases_are_prepared_once_for_all_folds_seeds_and_batches(override):
 def test_where_the_raw_files_lie_counts_through_their_listing_only(tmp_path):
     elsewhere = recipe("stage=prepare", f"dataset.roots=[{tmp_path}]")
     assert elsewhere.received == recipe("stage=prepare").received
-    assert elsewhere.inputs == (str(tmp_path),)
+    assert elsewhere.inputs == ((str(tmp_path),), (), ())
 
 
 def test_predict_starts_from_the_last_stage_of_the_curriculum():
@@ -74,7 +74,7 @@ def test_an_ensemble_starts_from_every_fold():
 def test_predictions_of_others_need_no_earlier_stage(tmp_path):
     given = recipe("stage=evaluate", f"evaluate.predictions={tmp_path}", f"evaluate.references={tmp_path}")
     assert given.upstream == {}
-    assert str(tmp_path) in given.inputs
+    assert given.inputs == ((str(tmp_path),), (str(tmp_path),))
 
 
 def test_another_composition_of_the_upstream_keeps_the_own_data():
@@ -98,3 +98,26 @@ def test_the_command_makes_the_same_recipe_again():
 def test_a_model_without_a_second_stage_refuses_it_by_name():
     with pytest.raises(ConfigurationError, match="unet3d has no stage 2"):
         recipe("stage='2'", base=("dataset=hippocampus", "model=unet3d"))
+
+
+def test_a_folder_of_test_cases_is_not_a_folder_of_training_cases():
+    both = recipe("stage=prepare", "dataset.roots=[a,b]")
+    apart = recipe("stage=prepare", "dataset.roots=[a]", "dataset.test_roots=[b]")
+    assert both.key != apart.key
+
+
+def test_weights_count_by_content_and_not_by_place(tmp_path):
+    first, second = tmp_path / "first.pt", tmp_path / "second.pt"
+    first.write_bytes(b"weights")
+    second.write_bytes(b"weights")
+    base = ("dataset=brats", "model=monai_ft", "stage='1'")
+    before = recipe(f"model.weights={first}", base=base).received
+    assert recipe(f"model.weights={second}", base=base).received == before
+    second.write_bytes(b"others")
+    composed_recipe.cache_clear()
+    assert recipe(f"model.weights={second}", base=base).received != before
+
+
+def test_other_upstream_weights_do_not_change_which_training_is_predicted_with():
+    line = "upstream.overrides=[dataset.batch_size=8]"
+    assert recipe("stage=predict", line).upstream["trained"][0].key == recipe("stage='2'", line).key

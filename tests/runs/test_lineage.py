@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from medexp.errors import CheckpointMismatchError, ManifestError, ResumeError, RunBusyError, UpstreamMissingError
+from medexp.errors import (
+    CheckpointMismatchError,
+    ConfigurationError,
+    ManifestError,
+    ResumeError,
+    RunBusyError,
+    UpstreamMissingError,
+)
 from medexp.runs.ledger import Run
-from medexp.runs.lineage import Action, Recipe, address, all_runs, ancestry, find, open_run
+from medexp.runs.lineage import Action, Recipe, address, all_runs, ancestry, find, open_run, weights_of
 
 PREPARE = Recipe("prepare", "brats", "prepare", {"num_folds": 5}, {}, ("dataset=brats", "stage=prepare"))
 TRAIN = Recipe(
@@ -176,3 +183,36 @@ def test_ancestry_leads_to_the_data(tmp_path):
 def test_all_runs_are_listed_in_the_order_of_their_creation(tmp_path):
     names = [finish(PREPARE, tmp_path).name, finish(TRAIN, tmp_path).name]
     assert [run.name for run in all_runs(tmp_path)] == names
+
+
+def test_an_interrupted_run_whose_upstream_was_made_anew_is_not_continued(tmp_path):
+    finish(PREPARE, tmp_path, "cohort", by_content=True)
+    finish(TRAIN, tmp_path)
+    second = Recipe("2", "brats", "2-net", {}, {}, ("stage='2'",), upstream={"initial": (TRAIN,)})
+    run, _ = opened(second, tmp_path)
+    run.begin()
+    run.end("interrupted")
+    again, _ = opened(TRAIN, tmp_path, resume="never")
+    again.begin()
+    (again.folder / "result").write_text("other weights")
+    again.write_outputs({"result": again.folder / "result"}, digest=None)
+    again.end("finished")
+    fresh, action = opened(second, tmp_path)
+    assert action is Action.START
+    assert fresh.folder != run.folder
+
+
+def test_a_misspelt_way_to_resume_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="resume: expected one of auto, require, never, got 'nevr'"):
+        opened(PREPARE, tmp_path, resume="nevr")
+
+
+def test_weights_of_a_recorded_run_are_found_by_its_identity(tmp_path):
+    run, _ = opened(PREPARE, tmp_path)
+    run.begin()
+    (run.folder / "best.ckpt").write_text("weights")
+    run.write_outputs({"best": run.folder / "best.ckpt"}, digest=None)
+    run.end("finished")
+    path, digest = weights_of(run.identity[:12], tmp_path)
+    assert (path, digest) == (str(run.folder / "best.ckpt"), run.output("best").sha256)
+    assert weights_of("MONAI/bundle", tmp_path) == ("MONAI/bundle", "MONAI/bundle")
