@@ -1,6 +1,7 @@
 """Training: resumes bit for bit, hands over weights only, refuses what cannot be trained."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ POINTS = [
     pytest.param("on_train_end", 1, id="after the last step"),
     pytest.param("on_train_batch_start", 2, id="before any checkpoint"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Train in this process as the processes that are started do: another number of threads rounds otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
