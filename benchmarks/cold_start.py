@@ -65,7 +65,7 @@ def run(arguments: list[str], *interpreter: str) -> str:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, *interpreter, *arguments], capture_output=True, text=True, env=environment)
     if done.returncode != 0:
-        sys.exit(f"{' '.join(arguments)}\n{done.stderr}")
+        sys.exit(f"{' '.join(arguments)}\nexit status {done.returncode}\n{done.stderr}")
     return done.stderr
 
 
