@@ -227,7 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--size", type=int, default=16, help="edge of the patch in voxels")
+    parser.add_argument("--size", type=int, default=13, help="edge of the patch in voxels")
     parser.add_argument("--skip-loader", action="store_true", help="only the loops")
     options = parser.parse_args()
     torch.set_num_threads(1)  # two threads that wait for each other measure the rest of the machine

@@ -1,7 +1,6 @@
 """Affines: voxel indices -> world millimeters in RAS+ (x to the right, y to the front, z up)."""
 
-from itertools import permutations
-
+import nibabel as nib
 import numpy as np
 from jaxtyping import Float64
 
@@ -21,14 +20,11 @@ def spacing_mm(affine: Float64[np.ndarray, "4 4"]) -> tuple[float, float, float]
 def closest_axes(affine: Float64[np.ndarray, "4 4"]) -> tuple[Axes, Flips]:
     """Return which voxel axis runs closest to each of x, y, z, and whether it runs against it.
 
-    Every voxel axis is used once; the permutation with the largest sum of direction cosines wins, and the
-    first of equal ones.
+    Every voxel axis is used once; nibabel decides where two of them run closest to the same direction.
     """
-    left, _, right = np.linalg.svd(affine[:3, :3] / np.array(spacing_mm(affine)))
-    cosines = left @ right
-    axes = max(permutations(range(3)), key=lambda order: sum(abs(cosines[world, order[world]]) for world in range(3)))
-    x, y, z = (bool(cosines[world, axes[world]] < 0) for world in range(3))
-    return (axes[0], axes[1], axes[2]), (x, y, z)
+    world_of, signs = nib.io_orientation(affine).T
+    x, y, z = (int(axis) for axis in np.argsort(world_of))
+    return (x, y, z), (bool(signs[x] < 0), bool(signs[y] < 0), bool(signs[z] < 0))
 
 
 def orientation(affine: Float64[np.ndarray, "4 4"]) -> str:

@@ -77,6 +77,7 @@ def test_an_empty_label_and_a_missing_et_are_told(prepare, tmp_path):
 
 def test_repeating_reuses_every_entry_and_gives_the_same_records(prepare, tmp_path, caplog):
     first = prepare()
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         second = prepare(folder="again")
     assert "stored" not in caplog.text
