@@ -9,8 +9,8 @@ from yaml import YAMLError
 
 from medexp.composition.groups import Option
 from medexp.composition.shipped import Shipped
-from medexp.composition.suggestions import did_you_mean, nearest
 from medexp.errors import ConfigurationError, UnknownOptionError
+from medexp.suggestions import did_you_mean, nearest
 
 _NOT_THERE = re.compile(r"Could not (?:override|delete)[^']*'(?P<key>[^']+)'")
 _IS_THERE = re.compile(r"An item is already at '(?P<key>[^']+)'")

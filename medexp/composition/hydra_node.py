@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from medexp.composition.resolution import Unresolved, resolved_where_possible
 from medexp.composition.schema import Checker, Fault, Problem, dotted
 from medexp.composition.shipped import KeyPath, Shipped
-from medexp.composition.suggestions import did_you_mean
 from medexp.composition.targets import Position, check_target
 from medexp.errors import TargetNotAllowedError
+from medexp.suggestions import did_you_mean
 
 _PLUGINS = {
     "callbacks": Position.CALLBACK,

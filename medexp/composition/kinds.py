@@ -9,7 +9,7 @@ from medexp.composition.resolution import Unresolved
 from medexp.composition.shipped import KeyPath, Shipped
 from medexp.composition.signatures import Parameter, signature_of
 from medexp.composition.sources import UnresolvedNameError, resolve
-from medexp.composition.suggestions import did_you_mean
+from medexp.suggestions import did_you_mean
 
 
 def disagreement_with_annotation(value: Any, parameter: Parameter) -> str | None:

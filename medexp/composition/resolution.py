@@ -7,8 +7,8 @@ from typing import Any, cast
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from medexp.composition.suggestions import did_you_mean
 from medexp.errors import ConfigurationError
+from medexp.suggestions import did_you_mean
 
 _MAX_DEPTH = 64
 

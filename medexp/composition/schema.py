@@ -14,9 +14,9 @@ from medexp.composition.kinds import disagreement_with_annotation, disagreement_
 from medexp.composition.resolution import Unresolved
 from medexp.composition.shipped import KeyPath, Shipped
 from medexp.composition.signatures import Parameter, Signature
-from medexp.composition.suggestions import did_you_mean, nearest
 from medexp.composition.targets import Position, Target, check_target
 from medexp.errors import ConfigurationError, TargetNotAllowedError, UnknownOptionError
+from medexp.suggestions import did_you_mean, nearest
 
 _HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_"})
 

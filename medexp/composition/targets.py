@@ -12,8 +12,8 @@ from enum import Enum
 
 from medexp.composition.signatures import Signature, signature_of
 from medexp.composition.sources import Definition, UnresolvedNameError, resolve
-from medexp.composition.suggestions import nearest
 from medexp.errors import TargetNotAllowedError
+from medexp.suggestions import nearest
 
 ALLOW_VARIABLE = "MEDEXP_ALLOW_TARGETS"
 
