@@ -1,22 +1,10 @@
 """Where the configuration lies and where output goes, in a checkout and in an installed wheel."""
 
 import os
-from pathlib import Path
 
-OUTPUT_VARIABLE = "MEDEXP_OUTPUT_DIR"
-_PACKAGE = Path(__file__).resolve().parents[1]
+from medexp.runs.places import OUTPUT_VARIABLE, conf_dir, default_output_dir
 
-
-def conf_dir() -> Path:
-    """Return the folder with `config.yaml`: inside the package (wheel) or beside it (checkout)."""
-    inside = _PACKAGE / "conf"
-    return inside if (inside / "config.yaml").is_file() else _PACKAGE.parent / "conf"
-
-
-def default_output_dir() -> Path:
-    """Return the checkout's `multirun/`, or `./multirun` when medexp was installed from a wheel."""
-    in_checkout = conf_dir().parent != _PACKAGE
-    return (_PACKAGE.parent if in_checkout else Path.cwd()) / "multirun"
+__all__ = ["OUTPUT_VARIABLE", "conf_dir", "default_output_dir", "set_default_output_dir"]
 
 
 def set_default_output_dir() -> None:
