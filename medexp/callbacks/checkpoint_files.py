@@ -161,13 +161,17 @@ def point_to(link: Path, target: Path) -> None:
         temporary.symlink_to(target.name)
 
 
-def newest_valid(folder: Path) -> Path | None:
+def newest_valid(folder: Path, *, strict: bool = False) -> Path | None:
     """Return the checkpoint to resume from: of the resumable ones, the one with the most steps that is intact.
 
     Damaged ones are named in a warning with expected and found checksum. None: the folder holds none.
 
+    Args:
+        folder: Where the checkpoints are.
+        strict: The newest must be intact.
+
     Raises:
-        CheckpointMismatchError: There are checkpoints, and all of them are damaged.
+        CheckpointMismatchError: There are checkpoints, and all of them are damaged (`strict`: the newest is).
     """
     candidates = [path for kind in RESUMABLE_KINDS for path in folder.glob(f"{kind}-*.ckpt")]
     problems = []
@@ -175,6 +179,8 @@ def newest_valid(folder: Path) -> Path | None:
         try:
             verify(path)
         except CheckpointMismatchError as error:
+            if strict:
+                raise CheckpointMismatchError(f"{error}. resume=auto takes the one before") from error
             log.warning("damaged checkpoint: %s; the one before it is taken", error)
             problems.append(str(error))
         else:

@@ -1,4 +1,4 @@
-"""End a run on SIGTERM or Ctrl-C so that it can go on later as if nothing had happened."""
+"""End a run on SIGTERM, a scheduler's warning or Ctrl-C so that it can go on later as if nothing had happened."""
 
 import logging
 import signal
@@ -14,13 +14,15 @@ from medexp.callbacks.checkpoints import LastCheckpoint
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Slurm warns with SIGTERM before it preempts, and with one of the others if `--signal` says so.
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 EXIT_KEYBOARD = 128 + signal.SIGINT
+EXIT_TERMINATED = 128 + signal.SIGTERM
 _GRACE_S = 20.0  # schedulers commonly kill after 30
 
 
 class Interruption(Checkpoint):
-    """Finish the current optimizer step, save it, and exit with 128 plus the signal's number (SIGTERM: 143).
+    """Finish the current optimizer step, save it, and exit with 143 (Ctrl-C: 130).
 
     During validation, which cannot be taken up in the middle, the run waits up to `_GRACE_S` for its end;
     after that it leaves with the checkpoint before it. A second Ctrl-C ends the run at once.
@@ -43,9 +45,10 @@ class Interruption(Checkpoint):
             self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None and number == signal.SIGINT:
+        if self._signal is None:
+            self._signal, self._received_s = number, time.monotonic()
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._signal, self._received_s = number, time.monotonic()
 
     def on_train_batch_end(
         self,
@@ -57,22 +60,19 @@ class Interruption(Checkpoint):
     ) -> None:
         """Leave after a whole step; the last step of an epoch is left to the epoch's end."""
         stepped, self._seen_step = trainer.global_step != self._seen_step, trainer.global_step
-        if stepped and self._is_asked(trainer) and not trainer.is_last_batch:
+        if stepped and not trainer.is_last_batch and _any_rank(trainer, self._signal is not None):
             self._leave(trainer, save=True)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Leave a long validation."""
-        if self._is_asked(trainer) and time.monotonic() - self._received_s > _GRACE_S:
+        waited_s = 0.0 if self._signal is None else time.monotonic() - self._received_s
+        if _any_rank(trainer, waited_s > _GRACE_S):
             self._leave(trainer, save=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave after the epoch's own checkpoint."""
-        if self._is_asked(trainer):
+        if _any_rank(trainer, self._signal is not None):
             self._leave(trainer, save=True)
-
-    def _is_asked(self, trainer: Trainer) -> bool:
-        asked = self._signal is not None
-        return bool(trainer.strategy.reduce_boolean_decision(asked, all=False)) if trainer.world_size > 1 else asked
 
     def _leave(self, trainer: Trainer, *, save: bool) -> None:
         if save and self._last is not None:
@@ -80,10 +80,17 @@ class Interruption(Checkpoint):
             log.warning("interrupted after step %d, which is saved; the same command continues", trainer.global_step)
         else:
             log.warning("interrupted; the same command continues from the last checkpoint")
-        raise SystemExit(128 + (self._signal or signal.SIGTERM))
+        raise SystemExit(EXIT_KEYBOARD if self._signal == signal.SIGINT else EXIT_TERMINATED)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the handlers back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+def _any_rank(trainer: Trainer, decision: bool) -> bool:  # noqa: FBT001 - a decision is a bool
+    """Say whether any rank decided so: all leave together, for a rank that is alone waits for ever."""
+    if trainer.world_size == 1:
+        return decision
+    return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from medexp.errors import ConfigurationError
+from medexp.losses.ranks import mean_over_ranks, mean_over_samples
 
 
 class DiceCrossEntropy(nn.Module):
@@ -14,7 +15,8 @@ class DiceCrossEntropy(nn.Module):
 
     The Dice loss is taken per example and label, weighted by label, then averaged over both. The cross-entropy is
     the mean over voxels, each weighted by its label. Both are computed in float32, whatever the precision around
-    them. No one-hot copy of the target is made.
+    them. No one-hot copy of the target is made. Where several ranks train together, both are their parts of the mean
+    over the global batch.
 
     Args:
         dice_weight: Share of the Dice loss.
@@ -71,13 +73,14 @@ class DiceCrossEntropy(nn.Module):
         sizes: Float[Tensor, "batch label"],
     ) -> Float[Tensor, ""]:
         loss = 1 - (2 * overlap + self.smooth) / (predicted + sizes + self.smooth)
-        return (loss if self.label_weights is None else loss * self.label_weights).mean()
+        return mean_over_samples(loss if self.label_weights is None else loss * self.label_weights)
 
     def _cross_entropy(
         self, log_sums: Float[Tensor, "batch label"], sizes: Float[Tensor, "batch label"]
     ) -> Float[Tensor, ""]:
         weights = torch.ones_like(sizes[0]) if self.label_weights is None else self.label_weights
-        return -(weights * log_sums).sum() / (weights * sizes).sum().clamp_min(torch.finfo(torch.float32).tiny)
+        total = mean_over_ranks((weights * sizes).sum())
+        return -(weights * log_sums).sum() / total.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _sums_inside(

@@ -148,7 +148,9 @@ class Segmentation(LightningModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Float[Tensor, ""]:
         """Return the loss of a batch, scaled so that each optimizer step uses the mean over its batches."""
         loss = self._supervise(self._outputs(batch[IMAGE]), batch[LABEL])
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, batch_size=len(batch[IMAGE]))
+        # The mean over ranks is the global batch's loss: each rank's is its part of it.
+        size = len(batch[IMAGE])
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, batch_size=size, sync_dist=True)
         scale = self._group_scale(batch_idx)
         return loss if scale == 1.0 else loss * scale
 

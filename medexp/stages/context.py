@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medexp.runs.ledger import Run
+from medexp.runs.members import Member
 from medexp.tracking import Tracker
 
 
@@ -13,15 +14,19 @@ class Context:
     """The run that a stage belongs to.
 
     `upstream` holds the finished runs that the stage starts from, under the names of its YAML; each is a
-    list, because an ensemble has one per fold. `resume` says that an interrupted attempt continues.
-    `command` is the single-run command line that makes this run.
+    list, because an ensemble has one per fold. `resume` says that an interrupted attempt continues, `require` that
+    it must, from its newest checkpoint. `command` is the single-run command line that makes this run, `arguments`
+    are its words. `member` says that this process only takes part in a run that another one holds.
     """
 
     run: Run
     tracker: Tracker
     upstream: Mapping[str, list[Run]] = field(default_factory=dict)
     resume: bool = False
+    require: bool = False
     command: str = ""
+    arguments: tuple[str, ...] = ()
+    member: Member | None = None
     output_dir: Path = Path()
 
 

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,21 @@ from medexp.callbacks.interruption import EXIT_KEYBOARD, Interruption
 from medexp.callbacks.randomness import PureRandomness, seed_everything
 from medexp.callbacks.recorder import Recorder
 from medexp.callbacks.resources import LoaderWait
-from medexp.errors import CohortError, ConfigurationError
+from medexp.errors import CohortError, ConfigurationError, ResumeError
 from medexp.io.prepared import MANIFEST, SPLITS
 from medexp.runs.files import read_json
 from medexp.runs.identity import identity_of
 from medexp.runs.ledger import Run
 from medexp.stages.context import Context, Result
 from medexp.stages.hand_over import take_over
+from medexp.stages.ranks import OneMachine, all_ranks
 
 log = logging.getLogger(__name__)
 
 _EXPECTED_WARNINGS = (
     r".*does not have many workers",  # the loader has the workers that were asked for
     r"Found \d+ module\(s\) in eval mode",  # frozen parts are meant to be
+    r"It is recommended to use `self.log\('val/",  # every rank has seen all cases
     r".*LeafSpec.* is deprecated",  # Lightning 2.6.6 with torch 2.13 and later
 )
 
@@ -65,6 +68,9 @@ def fit(
     Raises:
         CohortError: The fold has no training or no validation cases.
         ConfigurationError: Nothing would be validated.
+        ResumeError: `resume=require`, and there is no checkpoint to go on from.
+        CheckpointMismatchError: It is damaged, and so are the others (`resume=require`: the newest).
+        RankDiedError: One of several processes that train together died.
         SystemExit: The run was asked to end by SIGTERM (143); the current step is saved.
         KeyboardInterrupt: The same by Ctrl-C.
     """
@@ -78,7 +84,8 @@ def fit(
     start = _find_start(context)
     module, lines = _build_model(model, datamodule.contract, curriculum, seed, context, start)
     recorder = Recorder(context.tracker, folder=context.run.folder)
-    built = _build_trainer(trainer, callbacks, seed, recorder, context.run.folder)
+    machine = OneMachine(context.member)
+    built = _build_trainer(trainer, callbacks, seed, recorder, context.run.folder, machine)
     _describe(module, context)
 
     seed_everything(seed, "training")
@@ -93,7 +100,8 @@ def fit(
         for known in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=known)
         try:
-            built.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
+            with all_ranks(built, context, machine.main_port, None if start is None else start.path):
+                built.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as error:
             if error.code == EXIT_KEYBOARD:  # Lightning would have turned a KeyboardInterrupt into an exit with 1
                 raise KeyboardInterrupt from error
@@ -119,9 +127,16 @@ class _Start:
 def _find_start(context: Context) -> _Start | None:
     if not context.resume:
         return None
-    path = newest_valid(context.run.folder / "checkpoints")
+    folder = context.run.folder / "checkpoints"
+    if context.member is not None:  # the leader has chosen and tidied up
+        chosen = context.member.resumes_from()
+        return None if chosen is None else _Start(chosen, step_of(chosen))
+    path = newest_valid(folder, strict=context.require)
+    if path is None and context.require:
+        message = f"resume=require: expected a checkpoint in {folder}, found none"
+        raise ResumeError(f"{message}; resume=auto starts at step 1")
     step = 0 if path is None else step_of(path)
-    forget_after(context.run.folder / "checkpoints", step)
+    forget_after(folder, step)
     repeated = context.tracker.rewind(step)
     if path is None:
         log.info("resume: no checkpoint was written before the interruption; training starts at step 1")
@@ -155,14 +170,20 @@ def _build_model(
 
 
 def _build_trainer(
-    trainer: Callable[..., Trainer], callbacks: Mapping[str, Callback], seed: int, recorder: Recorder, folder: Path
+    trainer: Callable[..., Trainer],
+    callbacks: Mapping[str, Callback],
+    seed: int,
+    recorder: Recorder,
+    folder: Path,
+    machine: OneMachine,
 ) -> Trainer:
     configured = [callback for callback in callbacks.values() if callback is not None]
     last = next((callback for callback in configured if isinstance(callback, LastCheckpoint)), None)
     # Lightning moves checkpoints to the end in this order, so lines are written before a step is saved.
-    built = trainer(
+    build = partial(
+        trainer,
         callbacks=[PureRandomness(seed), *configured, recorder, Interruption(last)],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), machine],
         default_root_dir=folder,
         logger=False,
         profiler=LoaderWait(),
@@ -171,6 +192,10 @@ def _build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    with warnings.catch_warnings():
+        # Where Slurm is installed, Lightning advises to use srun; jobs get there through hardware=slurm.
+        warnings.filterwarnings("ignore", message=r".*`srun` command is available")
+        built = build()
     every, epochs = built.check_val_every_n_epoch, built.max_epochs
     if every is not None and epochs is not None and every > epochs > 0:
         message = "trainer.check_val_every_n_epoch=%d is more than max_epochs=%d: the last one is validated"

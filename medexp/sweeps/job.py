@@ -17,12 +17,14 @@ from medexp.composition.recipes import recipe_of
 from medexp.errors import MedexpError
 from medexp.runs.ledger import Run
 from medexp.runs.lineage import Action, Addressed, address, open_run, weights_of
+from medexp.runs.members import Member
 from medexp.sweeps.logs import log_to_console, log_to_file
+from medexp.sweeps.membership import arguments_of, member_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from medexp.stages.context import Result
+    from medexp.stages.context import Context, Result
     from medexp.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,8 @@ def run_job(
     output_dir = Path(config.output_dir).absolute()
     recipe = recipe_of(config, overrides, choices, config_dirs=config_dirs)
     addressed = address(recipe, output_dir)
+    if (member := Member.of_environment()) is not None:
+        return _take_part(config, addressed, member)
     run, action = open_run(addressed, output_dir, resume=config.resume, run_id=config.run)
     if action is Action.REUSE:
         return _reused(run)
@@ -74,11 +78,18 @@ def run_job(
         return _executed(config, addressed, run, resume=action is Action.CONTINUE)
 
 
+def _take_part(config: DictConfig, addressed: Addressed, member: Member) -> Outcome:
+    """Train with the process that holds the run; everything that is recorded, it records."""
+    member.end_with_leader()
+    result = _call_stage(config, member_context(config, addressed, member))
+    return Outcome("finished", member.folder, result.objective, result.scores)
+
+
 def _executed(config: DictConfig, addressed: Addressed, run: Run, *, resume: bool) -> Outcome:
     started = time.monotonic()
     log.info("%s: %s", "continues" if resume else "starts", run.folder)
     with _tracked(config, addressed, run) as tracker:
-        result = _call_stage(config, addressed, run, tracker, resume=resume)
+        result = _call_stage(config, _context(config, addressed, run, tracker, resume=resume))
         elapsed_s = time.monotonic() - started
         details = {"scores": dict(result.scores), "objective": result.objective, "lines": list(result.lines)}
         run.write_outputs(result.outputs, digest=result.digest, elapsed_s=elapsed_s, **details)
@@ -90,22 +101,26 @@ def _executed(config: DictConfig, addressed: Addressed, run: Run, *, resume: boo
     return outcome
 
 
-def _call_stage(config: DictConfig, addressed: Addressed, run: Run, tracker: "Tracker", *, resume: bool) -> "Result":
+def _context(config: DictConfig, addressed: Addressed, run: Run, tracker: "Tracker", *, resume: bool) -> "Context":
     from medexp.stages.context import Context
 
-    output_dir = Path(config.output_dir).absolute()
-    call = resolved_stage(config)["call"]
-    if isinstance(call.get("model"), dict) and call["model"].get("weights") is not None:
-        call["model"]["weights"], _ = weights_of(str(call["model"]["weights"]), output_dir)
-    stage = instantiate(call, key="stage.call")
-    context = Context(
+    return Context(
         run=run,
         tracker=tracker,
         upstream=addressed.upstream,
         resume=resume,
+        require=config.resume == "require",
         command=addressed.recipe.command,
-        output_dir=output_dir,
+        arguments=arguments_of(addressed.recipe),
+        output_dir=Path(config.output_dir).absolute(),
     )
+
+
+def _call_stage(config: DictConfig, context: "Context") -> "Result":
+    call = resolved_stage(config)["call"]
+    if isinstance(call.get("model"), dict) and call["model"].get("weights") is not None:
+        call["model"]["weights"], _ = weights_of(str(call["model"]["weights"]), context.output_dir)
+    stage = instantiate(call, key="stage.call")
     return stage(context=context)
 
 
