@@ -35,7 +35,7 @@ rules:
 def test_files_groups_and_stages_were_found():
     assert len(_FILES) > 25
     assert set(_GROUPS) >= {"dataset", "dataset/augmentation", "experiment", "hardware", "model", "stage", "trainer"}
-    assert {"mock", "prepare", "1", "2", "predict", "evaluate", "report"} <= set(_STAGES)
+    assert {"mock", "prepare", "1", "2", "predict", "evaluate", "report", "compare"} <= set(_STAGES)
     reached = sum(len(options) for options in _GROUPS.values()) + 1  # and config.yaml
     assert reached == len([path for path in _FILES if path.name != "local.yaml"])
 
@@ -95,7 +95,7 @@ def test_every_target_binds_its_arguments(choice):
 
 def test_every_key_of_config_yaml_is_read_by_a_stage_or_by_name():
     """A key that no file refers to must be one that the code asks for by name."""
-    asked_for = {"name", "resume", "run", "upstream", "tracking", "sweep", "output_dir", "data_dir"}
+    asked_for = {"name", "resume", "run", "tags", "upstream", "tracking", "sweep", "output_dir", "data_dir"}
     referred = {path[0] for path in _references(conf_dir().rglob("*.yaml"))}
     own = {path[0] for path in read_shipped(conf_dir()).values if len(path) == 1}
     groups = {group.partition("/")[0] for group in _GROUPS} | {"callbacks"}

@@ -1,6 +1,7 @@
 """From a composed configuration to the recipe that the ledger addresses."""
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from medexp.composition.composer import checked, resolved_stage
 from medexp.composition.overrides import key_of
 from medexp.errors import ConfigurationError
+from medexp.runs.choice import Choice
 from medexp.runs.lineage import Recipe, weights_of
 
 # In the order in which they can run; training stages stand between as "1", "2", ...
@@ -22,6 +24,7 @@ _NOT_SCIENCE = ("accelerator", "devices", "strategy", "num_workers", "cooling_pa
 _PLACES = ("output_dir", "data_dir")
 # Keys that say something about one run only.
 _OWN = frozenset({"run", "resume"})
+_TAG = re.compile(r"[\w.-]+")
 _NOT_PATHS = frozenset({"validation", "test"})
 
 
@@ -46,7 +49,9 @@ def recipe_of(
     received = _received(config)
     node = resolved_stage(config)
     upstream = {
-        name: _upstream_recipes(name, spec, config, overrides, config_dirs) for name, spec in node["upstream"].items()
+        name: _upstream_recipes(name, spec, config, overrides, config_dirs)
+        for name, spec in specs.items()
+        if "recorded" not in spec
     }
     tags = _tags(stage, config, choices, received, upstream)
     return Recipe(
@@ -60,6 +65,8 @@ def recipe_of(
         inputs=tuple(tuple(_paths([group])) for group in node["inputs"]),
         upstream={name: recipes for name, recipes in upstream.items() if recipes},
     )
+        chosen={name: _choice_of(spec) for name, spec in specs.items() if "recorded" in spec},
+        user_tags=_user_tags(config),
 
 
 @lru_cache(maxsize=512)
@@ -75,9 +82,8 @@ def composed_recipe(overrides: tuple[str, ...], config_dirs: tuple[Path, ...]) -
 
 
 def _upstream_recipes(
-    name: str, spec: str | Mapping[str, Any], config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[Path]
+    name: str, wanted: Mapping[str, Any], config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[Path]
 ) -> tuple[Recipe, ...]:
-    wanted: dict[str, Any] = {"stage": spec} if isinstance(spec, str) else dict(spec)
     if wanted.get("unless") is not None:
         return ()
     stage = str(wanted["stage"]) if wanted.get("stage") is not None else last_stage(config)
@@ -91,6 +97,19 @@ def _upstream_recipes(
 
 
 def _choice(stage: str, fold: int | None) -> list[str]:
+def _choice_of(spec: Mapping[str, Any]) -> Choice:
+    """Return which recorded runs a stage looks for: `{recorded: <stage>, where: [filters], key: <their key>}`."""
+    return Choice(str(spec["recorded"]), tuple(str(text) for text in spec["where"]), str(spec["key"]))
+
+
+def _user_tags(config: DictConfig) -> tuple[str, ...]:
+    tags = tuple(str(tag) for tag in config.tags)
+    bad = [tag for tag in tags if not _TAG.fullmatch(tag)]
+    if bad:
+        raise ConfigurationError(f"tags: expected words of letters, digits, '.', '_' and '-', got {bad}; rename them")
+    return tags
+
+
     return [f"stage='{stage}'" if stage.isdigit() else f"stage={stage}", *([] if fold is None else [f"fold={fold}"])]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medexp.errors import ConfigurationError, ResumeError, UpstreamMissingError
-from medexp.runs.files import sha256_of
+from medexp.runs.choice import Choice, chosen
+from medexp.runs.files import sha256_of, write_json
 from medexp.runs.identity import difference, identity_of, listing_digest, short
 from medexp.runs.ledger import Run, now
 from medexp.runs.provenance import code_version, git_state, machine, versions
@@ -27,9 +28,10 @@ class Recipe:
 
     `received` is the part of the stage's arguments that decides the result. `inputs` are groups of raw files
     and folders whose listing counts; which group a file is in counts as well.
-    `upstream` are the recipes of the stages that this one starts from.
+    `upstream` are the recipes of the stages that this one starts from, `chosen` the recorded runs that it looks for.
     `tags` say in a few words which run it is: stage, dataset and, where they matter, model, fold, seed.
     """
+    `user_tags` are words to find the run by; they do not decide which run it is.
 
     stage: str
     dataset: str
@@ -41,11 +43,14 @@ class Recipe:
     tags: Mapping[str, Any] = field(default_factory=dict)
     upstream: Mapping[str, tuple["Recipe", ...]] = field(default_factory=dict)
 
+    chosen: Mapping[str, Choice] = field(default_factory=dict)
+    user_tags: tuple[str, ...] = ()
     @property
     def key(self) -> str:
         """Return a hash that equal jobs of a sweep share; known before any of them has run."""
         upstream = {name: [recipe.key for recipe in recipes] for name, recipes in self.upstream.items()}
         return identity_of(
+        upstream |= {name: [choice.stage, *choice.filters] for name, choice in self.chosen.items()}
             {"stage": self.stage, "received": self.received, "inputs": self.inputs, "upstream": upstream}
         )
 
@@ -97,6 +102,7 @@ def address(recipe: Recipe, output_dir: Path) -> Addressed:
     return Addressed(recipe, identity, upstream)
 
 
+    upstream |= {name: chosen(choice, all_runs(output_dir)) for name, choice in recipe.chosen.items()}
 def _contribution(run: Run) -> str:
     """Prepared data count by their content, everything else by what was asked for."""
     return str(run.digest) if run.result.get("by_content") else run.identity
@@ -170,11 +176,20 @@ def open_run(addressed: Addressed, output_dir: Path, *, resume: str, run_id: str
     log.warning("%s: a new attempt is made, because %s", latest.folder.name, reason)
     return _new(addressed, attempt_folder(folder, len(known) + 1)), Action.START
 
+        _add_user_tags(latest, addressed.recipe.user_tags)
 
 def _new(addressed: Addressed, folder: Path) -> Run:
     recipe = addressed.recipe
     record = {
         "identity": addressed.identity,
+def _add_user_tags(run: Run, tags: Sequence[str]) -> None:
+    """Add words to a recorded run; those that it has stay."""
+    known = list(run.record.get("user_tags") or ())
+    if not set(tags) <= set(known):
+        run.record["user_tags"] = list(dict.fromkeys([*known, *tags]))
+        write_json(run.folder / "run.json", run.record)
+
+
         "stage": recipe.stage,
         "dataset": recipe.dataset,
         "label": recipe.label,
@@ -183,6 +198,8 @@ def _new(addressed: Addressed, folder: Path) -> Run:
         "received": recipe.received,
         "config": recipe.config,
         "inputs": addressed.inputs(),
+        "user_tags": list(recipe.user_tags),
+        "sweep": os.environ.get("MEDEXP_SWEEP_ID"),
         "upstream": {
             name: [os.path.relpath(run.folder, folder) for run in runs] for name, runs in addressed.upstream.items()
         },

@@ -139,14 +139,15 @@ def summaries(rows: Sequence[Row], *, empty_reference: str) -> dict[str, ColumnS
         values = [float(row[name]) for row in rows]
         infinite = sum(math.isinf(value) for value in values)
         used = [{name: value} for value in values if not math.isinf(value)] or [{name: float("nan")}]
-        policy = _policy(name, empty_reference) if infinite < len(values) else "exclude"
+        policy = policy_of(name, empty_reference) if infinite < len(values) else "exclude"
         summary = summarize_cases(used, policy, _BOOTSTRAP_SEED, [name], num_resamples=_NUM_RESAMPLES)[name]
         undefined = sum(math.isnan(value) for value in values)
         found[name] = replace(summary, n_undefined=undefined, n_infinite=infinite)
     return found
 
 
-def _policy(column: str, empty_reference: str) -> Policy:
+def policy_of(column: str, empty_reference: str) -> Policy:
+    """Return what an undefined value of a column is worth: "exclude", or a number."""
     score = column.split("/")[0]
     kind = "nsd" if score.startswith("nsd_") else score
     return _BOTH_EMPTY[empty_reference].get(kind, "exclude")

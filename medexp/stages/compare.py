@@ -1,0 +1,111 @@
+"""Compare evaluations: over folds and seeds, and case by case; never touches a prediction or a model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medexp.errors import ConfigurationError
+from medexp.io.tables import write_table
+from medexp.metrics.directions import is_higher_better
+from medexp.runs.files import atomic_write, write_json, write_text
+from medexp.stages.compared_groups import grouped
+from medexp.stages.comparison import Comparison, Metric, Statistics, compared
+from medexp.stages.comparison_page import figure_of, page_of
+from medexp.stages.comparison_tables import case_rows, group_rows, pair_rows, record_of, run_rows, text_lines
+from medexp.stages.context import Context, Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MISSING_COLUMNS = ("metric", "group", "case", "reason")
+
+
+def compare(
+    title: str,
+    *,
+    by: Sequence[str] | None,
+    metrics: Sequence[str],
+    higher_is_better: Sequence[str],
+    lower_is_better: Sequence[str],
+    infinite_as: float | None,
+    confidence: float,
+    num_resamples: int,
+    bootstrap_seed: int,
+    context: Context,
+) -> Result:
+    """Compare the upstream runs `evaluated`; write CSV tables, comparison.json, comparison.png and compare.html.
+
+    Args:
+        title: The page's heading.
+        by: Keys whose values make a group; None: all in which the evaluations differ, but fold and seed.
+        metrics: Columns of the per-case tables.
+        higher_is_better: Columns or scores of which that is not known to medexp.
+        lower_is_better: The same for the opposite.
+        infinite_as: What a distance to an empty mask counts for; None: such cases are left out and named.
+        confidence: Coverage of intervals; differences are called clear below 1 - confidence.
+        num_resamples: Bootstrap samples.
+        bootstrap_seed: Their seed.
+        context: The run.
+
+    Raises:
+        ConfigurationError: There is nothing to compare, or not in the same measure; the message says what to do.
+        CohortError: Groups share no cases, or a case's references differ.
+        CheckpointMismatchError: A table changed after its evaluation ended.
+    """
+    if not 0.5 <= confidence < 1.0 or num_resamples < 1:
+        message = "compare.confidence and compare.num_resamples: expected a share of at least 0.5 and below 1, and 1 or"
+        raise ConfigurationError(f"{message} more; got {confidence} and {num_resamples}")
+    wanted = [
+        Metric(name, is_higher_better(name, higher=higher_is_better, lower=lower_is_better), infinite_as)
+        for name in dict.fromkeys(metrics)
+    ]
+    groups = grouped(context.upstream["evaluated"], by=by, metrics=[metric.column for metric in wanted])
+    comparison = compared(groups, wanted, Statistics(confidence, num_resamples, bootstrap_seed))
+    files = _write(context, comparison, title)
+    _track(context, comparison, files)
+    scores = {
+        f"{one.metric.column}/{score.group}": score.over_runs.mean for one in comparison.metrics for score in one.groups
+    }
+    lines = [*text_lines(comparison), f"comparison: {files['page']}"]
+    return Result(outputs=files, scores=scores, lines=tuple(lines))
+
+
+def _write(context: Context, comparison: Comparison, title: str) -> dict[str, Path]:
+    folder = context.run.folder
+    files = {name: folder / f"{name}.csv" for name in ("groups", "pairs", "runs", "cases", "missing")}
+    write_table(files["groups"], group_rows(comparison))
+    write_table(files["pairs"], pair_rows(comparison))
+    write_table(files["runs"], run_rows(comparison))
+    write_table(files["cases"], case_rows(comparison))
+    missing = [{name: getattr(one, name) for name in MISSING_COLUMNS} for one in comparison.missing]
+    write_table(files["missing"], missing, columns=MISSING_COLUMNS)
+    files |= {"comparison": folder / "comparison.json", "figure": folder / "comparison.png"}
+    write_json(files["comparison"], record_of(comparison))
+    figure = figure_of(comparison)
+    _save(figure, files["figure"])
+    files["page"] = folder / "compare.html"
+    write_text(files["page"], page_of(comparison, figure, title, context))
+    return files
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=160, facecolor="white")
+
+
+def _track(context: Context, comparison: Comparison, files: dict[str, Path]) -> None:
+    means = {
+        f"compare/{one.metric.column}/{_plain(score.group)}": score.over_runs.mean
+        for one in comparison.metrics
+        for score in one.groups
+    }
+    context.tracker.log_metrics(means, 0)
+    origins = {comparison.groups.chosen_on(group) for group in comparison.groups.members}
+    context.tracker.set_tags({"medexp.chosen_on": ", ".join(sorted(origins))})
+    for path in files.values():
+        context.tracker.log_artifact(path)
+
+
+def _plain(name: str) -> str:
+    """Return a name with the letters that MLflow admits in a metric's."""
+    return "".join(letter if letter.isalnum() or letter in "_-. " else "_" for letter in name)
