@@ -48,6 +48,7 @@ def recipe_of(
     stage = str(choices["stage"])
     received = _received(config)
     node = resolved_stage(config)
+    specs = {name: {"stage": spec} if isinstance(spec, str) else dict(spec) for name, spec in node["upstream"].items()}
     upstream = {
         name: _upstream_recipes(name, spec, config, overrides, config_dirs)
         for name, spec in specs.items()
