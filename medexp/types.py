@@ -2,7 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
+
+# Ranges that configuration is checked for (`medexp.composition.limits`); to Python they are plain numbers.
+Count = Annotated[int, ">= 1"]
+Index = Annotated[int, ">= 0"]
+Amount = Annotated[float, ">= 0"]
+Positive = Annotated[float, "> 0"]
+Share = Annotated[float, ">= 0", "<= 1"]
+PartialShare = Annotated[float, ">= 0", "< 1"]
 
 
 @dataclass(frozen=True)

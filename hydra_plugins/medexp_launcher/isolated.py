@@ -12,6 +12,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from medexp.types import Count
+
 
 @dataclass
 class IsolatedLauncherConf:
@@ -25,7 +27,7 @@ class IsolatedLauncherConf:
 class IsolatedLauncher(Launcher):
     """One fresh process per job, from a warm fork server."""
 
-    def __init__(self, max_parallel: int, fail_fast: bool) -> None:  # noqa: FBT001 - built from YAML by name
+    def __init__(self, max_parallel: Count, fail_fast: bool) -> None:  # noqa: FBT001 - built from YAML by name
         self.max_parallel = int(max_parallel)
         self.fail_fast = bool(fail_fast)
 

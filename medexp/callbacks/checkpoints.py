@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from medexp.callbacks.checkpoint_files import name_of, point_to
 from medexp.errors import ConfigurationError
+from medexp.types import Count
 
 
 def checkpoint_folder(trainer: Trainer) -> Path:
@@ -47,7 +48,7 @@ class BestCheckpoints(Checkpoint):
     knows about its successor, so that a resumed run finds every file that its state names.
     """
 
-    def __init__(self, *, monitor: str, mode: Literal["min", "max"], top_k: int) -> None:
+    def __init__(self, *, monitor: str, mode: Literal["min", "max"], top_k: Count) -> None:
         self.monitor, self.mode, self.top_k = monitor, mode, top_k
         self.ranking: list[tuple[float, int, int]] = []  # value, step, epoch; best first
         self._superseded: list[int] = []
@@ -107,7 +108,7 @@ class BestCheckpoints(Checkpoint):
 class RegularCheckpoints(Checkpoint):
     """Keep a checkpoint of every `every_n_epochs`-th epoch."""
 
-    def __init__(self, *, every_n_epochs: int) -> None:
+    def __init__(self, *, every_n_epochs: Count) -> None:
         self._every_n_epochs = every_n_epochs
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,7 +120,7 @@ class RegularCheckpoints(Checkpoint):
 class LastCheckpoint(Checkpoint):
     """Keep the state of the last `every_n_steps`-th step or epoch, and the one before it."""
 
-    def __init__(self, *, every_n_steps: int) -> None:
+    def __init__(self, *, every_n_steps: Count) -> None:
         self._every_n_steps = every_n_steps
         self._kept: list[int] = []
         self._seen_step = 0

@@ -5,11 +5,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from medexp.types import Amount, Count
+
 
 class CoolingPauses(Callback):
     """Sleep `pause_s` seconds after every `every_n_steps`-th optimizer step; 0 seconds: never."""
 
-    def __init__(self, *, every_n_steps: int, pause_s: float) -> None:
+    def __init__(self, *, every_n_steps: Count, pause_s: Amount) -> None:
         self._every_n_steps, self._pause_s = every_n_steps, pause_s
         self._seen_step = 0
 

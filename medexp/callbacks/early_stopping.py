@@ -6,6 +6,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medexp.callbacks.checkpoints import is_better, monitored
+from medexp.types import Amount, Count
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ class EarlyStopping(Callback):
     Counts survive a resume; a run that had stopped stays stopped.
     """
 
-    def __init__(self, *, monitor: str, mode: Literal["min", "max"], patience: int, min_delta: float) -> None:
+    def __init__(self, *, monitor: str, mode: Literal["min", "max"], patience: Count, min_delta: Amount) -> None:
         self._monitor, self._mode, self._patience, self._min_delta = monitor, mode, patience, min_delta
         self._best = float("nan")
         self._waited = 0

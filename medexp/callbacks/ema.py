@@ -6,6 +6,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from medexp.types import PartialShare
+
 
 class ExponentialMovingAverage(Callback):
     """Average the trained weights after every optimizer step: average = decay * average + (1 - decay) * weights.
@@ -18,7 +20,7 @@ class ExponentialMovingAverage(Callback):
         Polyak and Juditsky, Acceleration of stochastic approximation by averaging, 1992.
     """
 
-    def __init__(self, *, decay: float) -> None:
+    def __init__(self, *, decay: PartialShare) -> None:
         self._decay = decay
         self._names: list[str] = []
         self._weights: list[nn.Parameter] = []

@@ -15,6 +15,7 @@ from torch import Tensor
 from medexp import keys
 from medexp.callbacks.recorder import recorder_of
 from medexp.runs.files import atomic_write
+from medexp.types import Index
 
 PREDICTION = "prediction"  # key of what a model's `validation_step` returns: label values, "batch *spatial"
 # Distinguishable without red against green; source: Okabe and Ito, Color Universal Design, 2008.
@@ -30,7 +31,7 @@ class ExamplePictures(Callback):
     slices stay the same. Files: `examples/<case>/step-<step>.png`.
     """
 
-    def __init__(self, *, num_cases: int) -> None:
+    def __init__(self, *, num_cases: Index) -> None:
         self._num_cases = num_cases
 
     def on_validation_batch_end(

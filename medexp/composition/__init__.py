@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medexp.composition.build import instantiate
     from medexp.composition.composer import Composed, checked, compose, resolved_stage
+    from medexp.composition.flags import refuse_flags
     from medexp.composition.help import help_text, print_help
     from medexp.composition.locations import conf_dir
-    from medexp.composition.overrides import normalize, refuse_flags
+    from medexp.composition.overrides import normalize
 
 _HOMES = {
     "Composed": "composer",
@@ -23,7 +24,7 @@ _HOMES = {
     "instantiate": "build",
     "normalize": "overrides",
     "print_help": "help",
-    "refuse_flags": "overrides",
+    "refuse_flags": "flags",
     "resolved_stage": "composer",
 }
 

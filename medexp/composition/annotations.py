@@ -6,9 +6,10 @@ float, text for a path.
 """
 
 import ast
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from medexp.composition.limits import limits_of, within
 from medexp.composition.sources import Alias, Module, load
 
 _LISTS = frozenset({"list", "List", "Sequence", "Iterable", "Collection", "tuple", "Tuple", "set", "Set", "frozenset"})
@@ -66,18 +67,47 @@ def value_annotation(annotation: ast.expr | None) -> ast.expr | None:
     return inner[1] if name in MAPPINGS and len(inner) == 2 else None
 
 
-def choices(annotation: ast.expr | None) -> list[str]:
+def alternatives(annotation: ast.expr, scope: Module | None, *, hops: int = 0) -> Iterator[ast.expr]:
+    """Yield what an annotation allows, one by one: the sides of a union, aliases followed, a `Literal` as constants."""
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        inner: list[ast.expr] = [annotation.left, annotation.right]
+    elif isinstance(annotation, ast.Subscript) and _last(annotation.value) in ("Union", "Literal"):
+        inner = _arguments(annotation)
+    elif isinstance(annotation, ast.Subscript) and _last(annotation.value) == "Optional":
+        inner = [annotation.slice, ast.Constant(None)]
+    elif (meant := _meant(annotation, scope)) is not None and hops < _MAX_HOPS:
+        yield from alternatives(*meant, hops=hops + 1)
+        return
+    else:
+        yield annotation
+        return
+    is_literal = isinstance(annotation, ast.Subscript) and _last(annotation.value) == "Literal"
+    for item in inner:
+        if is_literal:
+            yield item
+        else:
+            yield from alternatives(item, scope, hops=hops)
+
+
+def choices(annotation: ast.expr | None, scope: Module | None = None) -> list[str]:
     """Return the words that a `Literal` offers."""
-    if annotation is None:
-        return []
-    literals = [node for node in ast.walk(annotation) if isinstance(node, ast.Subscript)]
-    return [
-        str(item.value)
-        for node in literals
-        if _last(node.value) == "Literal"
-        for item in _arguments(node)
-        if isinstance(item, ast.Constant)
-    ]
+    listed = [] if annotation is None else list(alternatives(annotation, scope))
+    return [str(item.value) for item in listed if isinstance(item, ast.Constant) and item.value is not None]
+
+
+def _meant(annotation: ast.expr, scope: Module | None) -> tuple[ast.expr, Module | None] | None:
+    """Return what an alias or an annotation in quotes stands for."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        written = _parsed(annotation.value)
+        return None if written is None else (written, scope)
+    return _alias(annotation, scope) if isinstance(annotation, ast.Name) else None
+
+
+def _parsed(text: str) -> ast.expr | None:
+    try:
+        return ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return None
 
 
 def _fits_constant(value: object, constant: object, scope: Module | None, *, hops: int) -> bool | None:
@@ -85,11 +115,8 @@ def _fits_constant(value: object, constant: object, scope: Module | None, *, hop
         return value is None
     if not isinstance(constant, str):
         return None
-    try:
-        written = ast.parse(constant, mode="eval").body
-    except SyntaxError:
-        return None
-    return is_instance(value, written, scope, hops=hops + 1)
+    written = _parsed(constant)
+    return None if written is None else is_instance(value, written, scope, hops=hops + 1)
 
 
 def _fits_name(value: object, annotation: ast.Name | ast.Attribute, scope: Module | None, *, hops: int) -> bool | None:
@@ -115,7 +142,7 @@ def _fits_generic(value: object, annotation: ast.Subscript, scope: Module | None
     if name == "Union":
         return _any(is_instance(value, item, scope, hops=hops) for item in inner)
     if name in ("Annotated", "Final"):
-        return is_instance(value, inner[0], scope, hops=hops)
+        return _all([is_instance(value, inner[0], scope, hops=hops), within(value, limits_of(annotation))])
     if name == "Literal":
         return any(isinstance(item, ast.Constant) and item.value == value for item in inner)
     if name in _LISTS:
@@ -139,15 +166,15 @@ def _fits_list(value: object, inner: list[ast.expr], scope: Module | None, *, is
 
 
 def _alias(annotation: ast.Name | ast.Attribute, scope: Module | None) -> tuple[ast.expr, Module] | None:
-    """Return what a type alias of the same or of another module stands for."""
+    """Return what a type alias stands for, imported through however many modules."""
     if scope is None or not isinstance(annotation, ast.Name):
         return None
-    bound = scope.bindings.get(annotation.id)
-    if isinstance(bound, Alias) and bound.name is not None:
-        origin = load(bound.module)
-        bound = origin.bindings.get(bound.name) if origin is not None else None
-        scope = origin
-    return (bound, scope) if isinstance(bound, ast.expr) and scope is not None else None
+    origin, bound = scope, scope.bindings.get(annotation.id)
+    for _ in range(_MAX_HOPS):
+        if not isinstance(bound, Alias) or bound.name is None or (found := load(bound.module)) is None:
+            break
+        origin, bound = found, found.bindings.get(bound.name)
+    return (bound, origin) if isinstance(bound, ast.expr) else None
 
 
 def _arguments(annotation: ast.Subscript) -> list[ast.expr]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medexp.composition.overrides import refuse_flags
+from medexp.composition.flags import refuse_flags
 
 _DEMO = "experiment=demo"
 

@@ -19,6 +19,7 @@ from medexp.composition.jobs import Sweep, read_sweep, sweeper_lines
 from medexp.composition.loading import Loader
 from medexp.composition.locations import conf_dir, set_default_output_dir
 from medexp.composition.overrides import normalize
+from medexp.composition.relations import require_folds_exist, require_relations
 from medexp.composition.resolution import resolved, resolved_where_possible
 from medexp.composition.schema import raise_for
 from medexp.composition.targets import admitted_prefixes
@@ -176,14 +177,24 @@ class _Composer:
             changed = copy.deepcopy(composed[0])
             OmegaConf.update(changed, override.key_or_group, override.value(), force_add=True)
             self._check(changed, job=value)
+            if override.key_or_group == "fold":
+                self._check_fold_of_every(composed, override.value(), job=value)
         if any(has_interpolated_target(config) for config in composed):
             for job in sweep.jobs():
                 self.job(job, name=" ".join(job))
+
+    def _check_fold_of_every(self, composed: Sequence[DictConfig], fold: object, *, job: str) -> None:
+        for config in composed:
+            try:
+                require_folds_exist(config, fold=fold)
+            except ConfigurationError as error:
+                raise type(error)(f"{error} (in the job {job})") from error
 
     def _check(self, config: DictConfig, *, job: str) -> None:
         """Raise if anything beside the `hydra` node is wrong; the stage last, for it repeats the rest."""
         try:
             self._loader.checker().check_section(resolved_where_possible(config, without=("hydra", "stage")))
             self._loader.checker().check_section({"stage": resolved_stage(config)})
+            require_relations(config)
         except ConfigurationError as error:
             raise type(error)(f"{error} (in the job {job})" if job else str(error)) from error

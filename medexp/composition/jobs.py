@@ -10,6 +10,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from medexp.composition.overrides import key_of
 from medexp.errors import ConfigurationError
 
+# What values of another key are checked against: which folds there are.
+_DECIDE_OTHERS = frozenset({"dataset.num_folds", "dataset.splits_file"})
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -22,7 +25,11 @@ class Choices:
     @property
     def is_bare(self) -> bool:
         """Return whether every value is a number or word: it cannot change what else there is to check."""
-        return not self.is_group and not any(mark in text for text in self.overrides for mark in ("${", "{", "["))
+        return (
+            not self.is_group
+            and key_of(self.overrides[0]) not in _DECIDE_OTHERS
+            and not any(mark in text for text in self.overrides for mark in ("${", "{", "["))
+        )
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,15 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from medexp.composition.annotations import choices, is_instance
+from medexp.composition.annotations import alternatives, choices, is_instance
+from medexp.composition.limits import limits_of
 from medexp.composition.resolution import Unresolved
 from medexp.composition.shipped import KeyPath, Shipped
 from medexp.composition.signatures import Parameter, signature_of
-from medexp.composition.sources import UnresolvedNameError, resolve
-from medexp.suggestions import did_you_mean
+from medexp.composition.sources import Module, UnresolvedNameError, resolve
+from medexp.suggestions import nearest
+
+_IN_WORDS = {"int": "an integer", "float": "a number", "str": "text", "bool": "true or false"}
 
 
 def disagreement_with_annotation(value: Any, parameter: Parameter) -> str | None:
@@ -19,37 +22,52 @@ def disagreement_with_annotation(value: Any, parameter: Parameter) -> str | None
     if value is None and isinstance(parameter.default, ast.Constant) and parameter.default.value is None:
         return None  # `argument: int = None`, as older code writes it
     assert parameter.annotation is not None
-    words = choices(parameter.annotation)
-    hint = f"; {did_you_mean(value, words)}" if words and isinstance(value, str) else ""
-    return f"expected {ast.unparse(parameter.annotation)}, got {described(value)}{hint}"
+    near = nearest(value, choices(parameter.annotation, parameter.scope)) if isinstance(value, str) else []
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"expected {in_words(parameter.annotation, parameter.scope)}, got {described(value)}{hint}"
+
+
+def in_words(annotation: ast.expr, scope: Module | None) -> str:
+    """Return an annotation as a message has it: choices and ranges spelled out, everything else as in the source."""
+    listed = list(alternatives(annotation, scope))
+    ranges = [item for item in listed if isinstance(item, ast.Subscript) and limits_of(item)]
+    if not ranges and not choices(annotation, scope):
+        return ast.unparse(annotation)
+    texts = list(dict.fromkeys(map(_in_words, listed)))
+    return " or ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def _in_words(item: ast.expr) -> str:
+    if isinstance(item, ast.Constant):
+        return "null" if item.value is None else str(item.value)
+    if isinstance(item, ast.Subscript) and (limits := limits_of(item)):
+        kind = ast.unparse(item.slice.elts[0]) if isinstance(item.slice, ast.Tuple) else ""
+        return f"{_IN_WORDS.get(kind, kind)} {' and '.join(limits)}"
+    return _IN_WORDS.get(ast.unparse(item), ast.unparse(item))
 
 
 def disagreement_with_shipped(value: Any, path: KeyPath, shipped: Shipped) -> str | None:
-    """Return `expected ..., got ...` if no shipped file has a value of this kind there, and no reader takes it.
+    """Return `expected ..., got ...` if a reader does not take the value, or, unread, it is unlike the shipped ones.
 
     A reader is an argument that refers to the key as a whole; its annotation widens what a lone example shows
-    (`hardware.devices: 1` may be a list, because Lightning's Trainer says so) and narrows what `null` leaves open.
+    (`hardware.devices: 1` may be a list, because Lightning's Trainer says so) and narrows what `null` or a word
+    leaves open (`prepare.link` is one of three).
     """
     examples = shipped.values.get(path)
     if not examples or isinstance(value, Unresolved) or (isinstance(value, Mapping) and "_target_" in value):
         return None
+    readers = [item for item in map(_reader, sorted(shipped.readers.get(path, ()))) if item is not None]
+    refusals = [text for item in readers if (text := disagreement_with_annotation(value, item)) is not None]
+    if refusals:
+        return min(refusals, key=len)  # the narrowest reader says what all of them take
     if any(isinstance(example, str) and "${" in example for example in examples):
         return None
     says_nothing = all(example is None for example in examples)
-    if not says_nothing and any(_is_alike(value, example) for example in examples):
+    is_typed = any(item.annotation is not None for item in readers)
+    if says_nothing or is_typed or any(_is_alike(value, example) for example in examples):
         return None
-    if says_nothing and value is None:
-        return None
-    readers = [item for item in map(_reader, sorted(shipped.readers.get(path, ()))) if item is not None]
-    typed = [item for item in readers if item.annotation is not None]
-    if any(is_instance(value, item.annotation, item.scope) is not False for item in typed):
-        return None
-    if says_nothing and not typed:
-        return None
-    annotations = {ast.unparse(item.annotation) for item in typed if item.annotation is not None}
-    example = next((item for item in examples if item is not None), None)
-    expected = " or ".join(sorted(annotations)) if example is None else _expectation(example)
-    return f"expected {expected}, got {described(value)}"
+    example = next(item for item in examples if item is not None)
+    return f"expected {_expectation(example)}, got {described(value)}"
 
 
 def described(value: Any) -> str:

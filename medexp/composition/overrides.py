@@ -2,7 +2,7 @@
 
 A choice from a group that looks like a number is quoted (`stage=2` becomes `stage='2'`), because Hydra refuses a
 number there; so is an override inside a list (`upstream.overrides=[dataset=nnunet]`). The same key twice, secrets in
-clear text, search paths and some flags are refused.
+clear text and search paths are refused.
 """
 
 import re
@@ -27,16 +27,6 @@ _SECRET_WORD = r"(?:token|password|passwd|secret|api_?key)"
 _SECRET_KEY = re.compile(_SECRET_WORD, re.IGNORECASE)
 _SECRET_ENTRY = re.compile(rf"\w*{_SECRET_WORD}\w*\s*:\s*(?P<value>[^,}}]*)", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://[^/@\s$]*:[^/@\s$]+@")
-_LONG_FLAGS = (
-    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun"),
-    *("--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info"),
-)
-_REFUSED_FLAGS = {
-    "--experimental-rerun": "it unpickles a file, which can run any code; repeat the run's recorded command instead",
-    "--config-name": "there is one configuration; choose experiment=<name>, or add a folder with --config-dir",
-    "--config-path": "there is one configuration; choose experiment=<name>, or add a folder with --config-dir",
-}
-_SHORT_FLAGS = {"-cn": "--config-name", "-cp": "--config-path"}
 
 
 def normalize(overrides: Iterable[str], *, config_dirs: Sequence[Path | str] = ()) -> list[str]:
@@ -137,24 +127,3 @@ def _is_in_clear_text(key: str, value: str) -> bool:
 def _refuse_search_path(override: str) -> None:
     if key_of(override) == "hydra.searchpath":
         raise ConfigurationError(f"{override}: a search path can import code; give your folder with --config-dir")
-
-
-def refuse_flags(argv: Sequence[str]) -> None:
-    """Refuse flags that would load code or another configuration; abbreviations count as well.
-
-    Raises:
-        ConfigurationError: One of them is given.
-    """
-    for argument in argv:
-        flag = argument.partition("=")[0]
-        for meant in _meant(flag):
-            if meant in _REFUSED_FLAGS:
-                raise ConfigurationError(f"{flag}: refused: {_REFUSED_FLAGS[meant]}")
-
-
-def _meant(flag: str) -> list[str]:
-    if flag in _SHORT_FLAGS:
-        return [_SHORT_FLAGS[flag]]
-    if flag in _LONG_FLAGS:
-        return [flag]
-    return [name for name in _LONG_FLAGS if len(flag) > 2 and flag.startswith("--") and name.startswith(flag)]

@@ -20,6 +20,22 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is o
 
 KeyPath = tuple[str, ...]
 
+# Keys that code reads by name, and the argument that each becomes: no file refers to them.
+_LAUNCHER, _TRACKER = "hydra_plugins.medexp_launcher.isolated.IsolatedLauncher", "medexp.tracking.tracker.Tracker"
+_READ_BY_NAME: Mapping[KeyPath, tuple[str, str]] = {
+    ("resume",): ("medexp.runs.lineage.open_run", "resume"),
+    ("run",): ("medexp.runs.lineage.open_run", "run_id"),
+    ("sweep", "max_parallel"): (_LAUNCHER, "max_parallel"),
+    ("sweep", "fail_fast"): (_LAUNCHER, "fail_fast"),
+    ("sweep", "retry"): (_LAUNCHER, "retry"),
+    ("sweep", "timeout_s"): (_LAUNCHER, "timeout_s"),
+    ("sweep", "grace_s"): (_LAUNCHER, "grace_s"),
+    ("tracking", "enabled"): (_TRACKER, "enabled"),
+    ("tracking", "uri"): (_TRACKER, "uri"),
+    ("tracking", "strict"): (_TRACKER, "strict"),
+    ("tracking", "flush_every_s"): (_TRACKER, "flush_every_s"),
+}
+
 
 @dataclass
 class Shipped:
@@ -76,6 +92,8 @@ def _read(folder: Path, num_files: int, newest_ns: int) -> Shipped:
         content = _Loader(text).get_single_data() or {}
         body = {name: value for name, value in content.items() if name not in _HYDRA_KEYS}
         _embed(shipped, _package(text, group), body)
+    for key, reader in _READ_BY_NAME.items():
+        shipped.readers.setdefault(key, set()).add(reader)
     for key in list(shipped.values):
         shipped.keys.setdefault(key[:-1], set()).add(key[-1])
     return shipped

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from jaxtyping import Float32
@@ -14,11 +15,13 @@ from medexp.datasets.loading import PatchBatches, PatchLoader, VolumeLoader, wor
 from medexp.datasets.reading import VoxelReader
 from medexp.errors import CohortError, ConfigurationError, ManifestError
 from medexp.io.prepared import MANIFEST, PreparedCohort, StoredCase
+from medexp.metrics.lesions import ProtocolName
 from medexp.preparation.cohort import CohortSettings, FindCases, prepare_unseen
+from medexp.preparation.normalization import Normalization
 from medexp.preparation.store import Rebuilder
 from medexp.sampling.order import GlobalBatches
 from medexp.transforms.augmentation import Augmentation
-from medexp.types import DataContract
+from medexp.types import Amount, Count, DataContract, Positive, Share
 
 VALIDATION, TEST = "validation", "test"
 
@@ -39,17 +42,17 @@ class LabelledVolumes(LightningDataModule):
         channels: Sequence[str] | None,
         labels: Mapping[str, int] | None,
         regions: Mapping[str, Sequence[str]],
-        label_weights: Mapping[str, float],
-        lesions: str | None,
-        normalization: str,
-        spacing_mm: Sequence[float] | None,
-        num_folds: int,
+        label_weights: Mapping[str, Amount],
+        lesions: ProtocolName | None,
+        normalization: Normalization,
+        spacing_mm: Sequence[Positive] | None,
+        num_folds: Annotated[int, ">= 2"],
         split_seed: int,
         splits_file: str | Path | None,
-        patch_size: Sequence[int] | None,
-        batch_size: int,
-        steps_per_epoch: int | None,
-        foreground_fraction: float,
+        patch_size: Sequence[Count] | None,
+        batch_size: Count,
+        steps_per_epoch: Count | None,
+        foreground_fraction: Share,
         augmentation: Augmentation,
     ) -> None:
         """Take the dataset's configuration; no file is touched.

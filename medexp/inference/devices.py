@@ -1,10 +1,14 @@
 """Where and how precisely a network runs outside of a trainer, in the trainer's own words."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 
 from medexp.errors import ConfigurationError
+
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
+Precision = Literal[32, "32", "32-true", "bf16-mixed", "16-mixed"]
 
 _PRECISIONS = {"32": None, "32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -28,15 +32,15 @@ def choose_device(accelerator: str) -> torch.device:
     return torch.device(wanted)
 
 
-def autocast_for(precision: str, device: torch.device) -> AbstractContextManager[torch.autocast | None]:
+def autocast_for(precision: str | int, device: torch.device) -> AbstractContextManager[torch.autocast | None]:
     """Return the context in which a network runs with `hardware.precision`.
 
     Raises:
         ConfigurationError: The precision is not one of those that prediction knows.
     """
-    if precision not in _PRECISIONS:
+    if str(precision) not in _PRECISIONS:
         raise ConfigurationError(
             f"hardware.precision: expected one of {sorted(_PRECISIONS)} for prediction, got '{precision}': choose one"
         )
-    dtype = _PRECISIONS[precision]
+    dtype = _PRECISIONS[str(precision)]
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from medexp.errors import ConfigurationError
+from medexp.types import Count, PartialShare
 
 NetworkFunction = Callable[[Tensor], Tensor]
 Slices = tuple[slice, ...]
@@ -43,7 +44,7 @@ class SlidingWindow:
         (tests/inference/test_sliding_window.py).
     """
 
-    def __init__(self, *, overlap: float, batch_size: int, skip_background: bool) -> None:
+    def __init__(self, *, overlap: PartialShare, batch_size: Count, skip_background: bool) -> None:
         if not 0 <= overlap < 1:
             raise ConfigurationError(f"overlap: expected at least 0 and below 1, got {overlap}")
         if batch_size < 1:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from medexp.errors import ConfigurationError
 from medexp.losses.ranks import mean_over_ranks, mean_over_samples
+from medexp.types import Amount
 
 
 class DiceCrossEntropy(nn.Module):
@@ -36,9 +37,9 @@ class DiceCrossEntropy(nn.Module):
     def __init__(
         self,
         *,
-        dice_weight: float,
-        cross_entropy_weight: float,
-        smooth: float,
+        dice_weight: Amount,
+        cross_entropy_weight: Amount,
+        smooth: Amount,
         label_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()

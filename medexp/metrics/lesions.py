@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,15 @@ BRATS_2023_MEN = _protocol_2023("MEN", dilation_steps=1, volume_threshold_mm3=50
 BRATS_2023_PED = _protocol_2023("PED", dilation_steps=3, volume_threshold_mm3=50.0)
 BRATS_2023_MET = _protocol_2023("MET", dilation_steps=1, volume_threshold_mm3=2.0)
 
+ProtocolName = Literal[
+    "brats_2024_gli",
+    "brats_2024_gli_as_intended",
+    "brats_2023_gli",
+    "brats_2023_ssa",
+    "brats_2023_men",
+    "brats_2023_ped",
+    "brats_2023_met",
+]
 PROTOCOLS: Mapping[str, LesionProtocol] = {
     "brats_2024_gli": BRATS_2024_GLI,
     "brats_2024_gli_as_intended": BRATS_2024_GLI_AS_INTENDED,

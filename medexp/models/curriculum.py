@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from medexp.errors import ConfigurationError
+from medexp.types import Count, Index
 
 Schedule = Callable[..., float]
 _WILDCARDS = frozenset("*?[")
@@ -29,12 +30,12 @@ class Phase:
         warmup_steps: Optimizer steps over which the rate rises linearly to its full value, before the schedule.
     """
 
-    max_epochs: int
-    accumulate_grad_batches: int
+    max_epochs: Count
+    accumulate_grad_batches: Count
     freeze: Sequence[str]
     optimizer: Callable[..., Optimizer]
     schedule: Schedule
-    warmup_steps: int
+    warmup_steps: Index
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained.

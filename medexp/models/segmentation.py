@@ -21,7 +21,7 @@ from medexp.metrics.label_dice import LabelDice
 from medexp.models.curriculum import Phase, find_frozen_modules, freeze
 from medexp.networks.pretrained import Coverage, load_all, load_weights, reset_head
 from medexp.networks.weights import locate_weights, read_weights
-from medexp.types import DataContract
+from medexp.types import DataContract, Share
 
 _BACKGROUND_LOGIT = 20.0  # of voxels in windows that were not run: background beyond 1 - 1e-7
 _MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -66,7 +66,7 @@ class Segmentation(LightningModule):
         weights: str | Path | None,
         weights_sha256: str | None,
         weights_channels: Sequence[str] | None,
-        min_weight_coverage: float,
+        min_weight_coverage: Share,
         loss: Callable[..., nn.Module],
         weigh_labels: bool,
         deep_supervision: bool,

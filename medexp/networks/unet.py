@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, cat, nn
 
 from medexp.errors import ConfigurationError
+from medexp.types import Count
 
 _CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -46,9 +47,9 @@ class UNet(nn.Module):
         *,
         strides: Sequence[Sequence[int]],
         kernel_sizes: Sequence[Sequence[int]],
-        base_features: int,
-        max_features: int,
-        convs_per_level: int,
+        base_features: Count,
+        max_features: Count,
+        convs_per_level: Count,
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()

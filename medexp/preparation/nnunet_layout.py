@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 from medexp.errors import ConfigurationError, StorageError
 from medexp.preparation.raw_cases import RawCase, case_identifier
@@ -13,7 +14,6 @@ from medexp.runs.files import atomic_write, read_json, storage_error, write_json
 from medexp.runs.identity import identity_of
 
 _MARKER = "medexp.json"  # tells our folders from others'
-_LINKS = ("hard", "symbolic", "copy")
 _FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 
 
@@ -27,14 +27,12 @@ class RawLayout:
     """
 
     root: str | Path | None
-    dataset_id: int
-    link: str
+    dataset_id: Annotated[int, ">= 1", "<= 999"]
+    link: Literal["hard", "symbolic", "copy"]
     clean: bool
 
     def __post_init__(self) -> None:
-        """Check the values."""
-        if self.link not in _LINKS:
-            raise ConfigurationError(f"prepare.link: expected one of {_LINKS}, got {self.link!r}")
+        """Check the number."""
         if not 1 <= self.dataset_id <= 999:
             raise ConfigurationError(f"prepare.nnunet_id: expected 1 to 999, got {self.dataset_id}")
 

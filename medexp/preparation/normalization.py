@@ -1,13 +1,15 @@
 """How intensities become network input: one scheme per channel, chosen for a cohort."""
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float32, Num
 
 from medexp.errors import ConfigurationError
 
-CHOICES = ("zscore_nonzero", "zscore", "auto", "none")
+Normalization = Literal["zscore_nonzero", "zscore", "auto", "none"]
+CHOICES = get_args(Normalization)
 _BY_CHANNEL_NAME = {"ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale", "rgb_to_0_1": "rgb"}
 _NATIVE = {"ct", "none"}  # stored as they are
 _LEAST_DEVIATION = 1e-8

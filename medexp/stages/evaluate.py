@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from medexp.errors import CohortError, GridMismatchError, UnknownOptionError
+from medexp.errors import CohortError, GridMismatchError
 from medexp.io.pairing import Pair
 from medexp.io.tables import write_table
+from medexp.metrics.lesions import ProtocolName
 from medexp.metrics.nnunet import ScoredFiles, nnunet_summary
 from medexp.metrics.summary import ColumnSummary
 from medexp.runs.files import sha256_of, write_json, write_text
@@ -18,7 +19,6 @@ from medexp.runs.processes import for_each
 from medexp.stages.context import Context, Result
 from medexp.stages.evaluated_files import Selection, find_labels, select
 from medexp.stages.score_tables import (
-    EMPTY_REFERENCE,
     LESION_COLUMNS,
     Foreground,
     Row,
@@ -30,6 +30,7 @@ from medexp.stages.score_tables import (
     summaries,
 )
 from medexp.stages.scoring import BadPair, ScoredPair, Scoring, score_pair, scoring_of
+from medexp.types import Index, Positive
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,12 @@ def evaluate(
     *,
     labels: Mapping[str, int] | None,
     regions: Mapping[str, Sequence[str]],
-    empty_reference: str,
-    nsd_tolerances_mm: Sequence[float],
-    lesions: str | None,
-    lesion_variant: str,
+    empty_reference: Literal["nan", "one"],
+    nsd_tolerances_mm: Sequence[Positive],
+    lesions: ProtocolName | None,
+    lesion_variant: Literal["official", "toolkit"],
     snfh_slip: bool,
-    num_workers: int | None,
+    num_workers: Index | None,
     context: Context,
 ) -> Result:
     """Score every prediction and write cases.csv, lesions.csv, lesionwise.csv, summary.json and evaluation.json.
@@ -73,9 +74,6 @@ def evaluate(
         CohortError: Files cannot be read or hold unknown label values; all are listed.
         ConfigurationError: A setting does not fit.
     """
-    if empty_reference not in EMPTY_REFERENCE:
-        message = f"evaluate.empty_reference: expected one of {list(EMPTY_REFERENCE)}, got {empty_reference!r}"
-        raise UnknownOptionError(message)
     selection = select(predictions, references, context=context)
     values = dict(labels) if labels is not None else find_labels(selection, context=context)
     scoring = scoring_of(

@@ -25,6 +25,7 @@ from medexp.runs.ledger import Run
 from medexp.stages.context import Context, Result
 from medexp.stages.hand_over import take_over
 from medexp.stages.ranks import OneMachine, all_ranks
+from medexp.types import Index
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,9 @@ def fit(
     trainer: Callable[..., Trainer],
     callbacks: Mapping[str, Callback],
     curriculum: str,
-    fold: int,
-    seed: int,
-    num_workers: int | None,
+    fold: Index,
+    seed: Index,
+    num_workers: Index | None,
     context: Context,
 ) -> Result:
     """Train and return the best and the last checkpoint, the history and the best score.

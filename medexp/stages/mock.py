@@ -7,6 +7,7 @@ from typing import Any
 
 from medexp.preparation.mock_folder import MARKER
 from medexp.stages.context import Context, Result
+from medexp.types import Count, Index
 
 _log = logging.getLogger(__name__)
 
@@ -15,9 +16,9 @@ def mock(
     datamodule: Any,
     *,
     root: str | Path,
-    num_patients: int,
-    shape: Sequence[int],
-    seed: int,
+    num_patients: Count,
+    shape: Sequence[Count],
+    seed: Index,
     context: Context,
 ) -> Result:
     """Write the cohort to `root`, which may hold nothing else; an equal cohort that is there stays untouched.

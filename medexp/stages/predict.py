@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError
-from medexp.inference.devices import autocast_for, choose_device
+from medexp.inference.devices import Accelerator, Precision, autocast_for, choose_device
 from medexp.inference.ensembling import average
 from medexp.inference.sliding_window import SlidingWindow
 from medexp.inference.writers import NativePrediction, write_prediction
@@ -21,6 +21,7 @@ from medexp.networks.weights import read_weights
 from medexp.runs.ledger import Output, Run
 from medexp.stages.context import Context, Result
 from medexp.stages.prediction_journal import Journal
+from medexp.types import Index
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +42,13 @@ def predict(
     model: Callable[..., Any],
     *,
     source: str,
-    fold: int,
+    fold: Index,
     window: SlidingWindow,
     flips: bool,
     save_probabilities: bool,
-    accelerator: str,
-    precision: str,
-    num_workers: int | None,
+    accelerator: Accelerator,
+    precision: Precision,
+    num_workers: Index | None,
     context: Context,
 ) -> Result:
     """Predict every case of `source` and write predictions.json beside the folder of predictions.

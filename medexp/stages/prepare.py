@@ -13,6 +13,7 @@ from medexp.preparation.raw_cases import RawCase
 from medexp.runs.files import read_json
 from medexp.runs.identity import identity_of
 from medexp.stages.context import Context, Result
+from medexp.types import Index
 
 _LISTED = 5  # cases with warnings that are named in the summary
 
@@ -23,7 +24,7 @@ def prepare(
     store: str | Path,
     skip_bad_cases: bool,
     nnunet: RawLayout,
-    num_workers: int | None,
+    num_workers: Index | None,
     context: Context,
 ) -> Result:
     """Verify every case, store it, and write the cohort's records into the run's folder.

@@ -21,11 +21,12 @@ from medexp.stages.report_lineage import (
     warnings,
 )
 from medexp.stages.report_scores import all_cases, score_table, strips, tiles
+from medexp.types import Index
 
 log = logging.getLogger(__name__)
 
 
-def report(title: str, max_cases: int, *, context: Context) -> Result:
+def report(title: str, max_cases: Index, *, context: Context) -> Result:
     """Write report.html from the upstream run `evaluated` and everything that it descends from.
 
     Args:

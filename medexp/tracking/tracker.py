@@ -15,6 +15,7 @@ from medexp.runs.identity import flatten
 from medexp.runs.ledger import Run
 from medexp.tracking.mirror import KEY_TAG, METRICS, RECORD, Mirror, catch_up, database_uri, forgive, owe
 from medexp.tracking.redaction import redact
+from medexp.types import Positive
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Tracker:
         experiment: str,
         enabled: bool,
         strict: bool,
-        flush_every_s: float,
+        flush_every_s: Positive,
         tags: Mapping[str, object] | None = None,
     ) -> None:
         self._run, self._output_dir = run, output_dir

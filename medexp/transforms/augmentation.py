@@ -15,6 +15,7 @@ from jaxtyping import Float64
 from medexp.errors import ConfigurationError
 from medexp.transforms.draws import Draw
 from medexp.transforms.spatial import rotation_matrix
+from medexp.types import Share
 
 _Value = TypeVar("_Value")
 
@@ -66,26 +67,26 @@ class Augmentation:
     """
 
     flip_axes: Sequence[int]
-    rotation_probability: float = 0.0
+    rotation_probability: Share = 0.0
     rotation_deg: Sequence[float] | None = None
-    scaling_probability: float = 0.0
+    scaling_probability: Share = 0.0
     scaling: Sequence[float] | None = None
-    noise_probability: float = 0.0
+    noise_probability: Share = 0.0
     noise_deviation: Sequence[float] | None = None
-    blur_probability: float = 0.0
-    blur_channel_probability: float = 1.0
+    blur_probability: Share = 0.0
+    blur_channel_probability: Share = 1.0
     blur_sigma_voxels: Sequence[float] | None = None
-    brightness_probability: float = 0.0
+    brightness_probability: Share = 0.0
     brightness: Sequence[float] | None = None
-    shift_probability: float = 0.0
+    shift_probability: Share = 0.0
     shift: Sequence[float] | None = None
-    contrast_probability: float = 0.0
+    contrast_probability: Share = 0.0
     contrast: Sequence[float] | None = None
-    low_resolution_probability: float = 0.0
-    low_resolution_channel_probability: float = 1.0
+    low_resolution_probability: Share = 0.0
+    low_resolution_channel_probability: Share = 1.0
     low_resolution: Sequence[float] | None = None
-    gamma_probability: float = 0.0
-    inverted_gamma_probability: float = 0.0
+    gamma_probability: Share = 0.0
+    inverted_gamma_probability: Share = 0.0
     gamma: Sequence[float] | None = None
     keep_background: bool = False
 

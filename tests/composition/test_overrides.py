@@ -1,6 +1,6 @@
 import pytest
 
-from medexp.composition.overrides import key_of, normalize, refuse_flags
+from medexp.composition.overrides import key_of, normalize
 from medexp.errors import ConfigurationError
 
 
@@ -89,21 +89,3 @@ def test_a_search_path_is_refused(prefix):
 
 def test_the_key_of_an_override_has_no_prefix_and_no_package():
     assert [key_of(text) for text in ("++a.b=1", "~c", "g@p=o", "h/i=j")] == ["a.b", "c", "g", "h/i"]
-
-
-@pytest.mark.parametrize(
-    "flag", ["--experimental-rerun", "--experimental-rerun=x.pickle", "--exp", "--experimental-r=x"]
-)
-def test_the_flag_that_unpickles_is_refused_abbreviated_too(flag):
-    with pytest.raises(ConfigurationError, match="unpickles"):
-        refuse_flags(["fold=1", flag])
-
-
-@pytest.mark.parametrize("flag", ["--config-name", "-cn", "--config-n=x", "--config-path=/x", "-cp=/x", "--config"])
-def test_another_configuration_is_refused(flag):
-    with pytest.raises(ConfigurationError, match="experiment=<name>"):
-        refuse_flags([flag, "x"])
-
-
-def test_other_flags_pass():
-    refuse_flags(["-m", "--cfg", "job", "--config-dir", "x", "-cd", "y", "--info", "--resolve", "stage=1"])

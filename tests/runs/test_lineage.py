@@ -9,7 +9,6 @@ import pytest
 
 from medexp.errors import (
     CheckpointMismatchError,
-    ConfigurationError,
     ManifestError,
     ResumeError,
     RunBusyError,
@@ -200,11 +199,6 @@ def test_an_interrupted_run_whose_upstream_was_made_anew_is_not_continued(tmp_pa
     fresh, action = opened(second, tmp_path)
     assert action is Action.START
     assert fresh.folder != run.folder
-
-
-def test_a_misspelt_way_to_resume_is_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="resume: expected one of auto, require, never, got 'nevr'"):
-        opened(PREPARE, tmp_path, resume="nevr")
 
 
 def test_weights_of_a_recorded_run_are_found_by_its_identity(tmp_path):

@@ -246,9 +246,6 @@ def test_labels_that_nobody_says_are_asked_for(tmp_path, folders):
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        pytest.param({"empty_reference": "zero"}, "evaluate.empty_reference", id="policy"),
-        pytest.param({"lesions": "brats_1999"}, "evaluate.lesions", id="protocol"),
-        pytest.param({"lesion_variant": "mine"}, "evaluate.lesion_variant", id="variant"),
         pytest.param({"regions": {"WT": ["ETC"]}}, "dataset.regions.WT", id="region of no label"),
     ],
 )
