@@ -65,9 +65,9 @@ def recipe_of(
         overrides=tuple(overrides),
         inputs=tuple(tuple(_paths([group])) for group in node["inputs"]),
         upstream={name: recipes for name, recipes in upstream.items() if recipes},
-    )
         chosen={name: _choice_of(spec) for name, spec in specs.items() if "recorded" in spec},
         user_tags=_user_tags(config),
+    )
 
 
 @lru_cache(maxsize=512)
@@ -97,7 +97,6 @@ def _upstream_recipes(
     )
 
 
-def _choice(stage: str, fold: int | None) -> list[str]:
 def _choice_of(spec: Mapping[str, Any]) -> Choice:
     """Return which recorded runs a stage looks for: `{recorded: <stage>, where: [filters], key: <their key>}`."""
     return Choice(str(spec["recorded"]), tuple(str(text) for text in spec["where"]), str(spec["key"]))
@@ -111,6 +110,7 @@ def _user_tags(config: DictConfig) -> tuple[str, ...]:
     return tags
 
 
+def _choice(stage: str, fold: int | None) -> list[str]:
     return [f"stage='{stage}'" if stage.isdigit() else f"stage={stage}", *([] if fold is None else [f"fold={fold}"])]
 
 

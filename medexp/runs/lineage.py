@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medexp.errors import ResumeError, UpstreamMissingError
 from medexp.runs.choice import Choice, chosen
@@ -18,7 +18,7 @@ from medexp.runs.provenance import code_version, git_state, machine, versions
 
 log = logging.getLogger(__name__)
 
-Resume = Literal["auto", "require", "never"]
+_RESUME = ("auto", "require", "never")
 _RUN_ID = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -30,8 +30,8 @@ class Recipe:
     and folders whose listing counts; which group a file is in counts as well.
     `upstream` are the recipes of the stages that this one starts from, `chosen` the recorded runs that it looks for.
     `tags` say in a few words which run it is: stage, dataset and, where they matter, model, fold, seed.
-    """
     `user_tags` are words to find the run by; they do not decide which run it is.
+    """
 
     stage: str
     dataset: str
@@ -42,15 +42,15 @@ class Recipe:
     inputs: tuple[tuple[str, ...], ...] = ()
     tags: Mapping[str, Any] = field(default_factory=dict)
     upstream: Mapping[str, tuple["Recipe", ...]] = field(default_factory=dict)
-
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     user_tags: tuple[str, ...] = ()
+
     @property
     def key(self) -> str:
         """Return a hash that equal jobs of a sweep share; known before any of them has run."""
         upstream = {name: [recipe.key for recipe in recipes] for name, recipes in self.upstream.items()}
-        return identity_of(
         upstream |= {name: [choice.stage, *choice.filters] for name, choice in self.chosen.items()}
+        return identity_of(
             {"stage": self.stage, "received": self.received, "inputs": self.inputs, "upstream": upstream}
         )
 
@@ -96,13 +96,13 @@ def address(recipe: Recipe, output_dir: Path) -> Addressed:
         UpstreamMissingError: An earlier stage has not finished; the message holds the command that makes it.
     """
     upstream = {name: [finished(one, output_dir) for one in recipes] for name, recipes in recipe.upstream.items()}
+    upstream |= {name: chosen(choice, all_runs(output_dir)) for name, choice in recipe.chosen.items()}
     sources = {name: [_contribution(run) for run in runs] for name, runs in upstream.items()}
     listing = [listing_digest(group) for group in recipe.inputs]
     identity = identity_of({"stage": recipe.stage, "received": recipe.received, "inputs": listing, "upstream": sources})
     return Addressed(recipe, identity, upstream)
 
 
-    upstream |= {name: chosen(choice, all_runs(output_dir)) for name, choice in recipe.chosen.items()}
 def _contribution(run: Run) -> str:
     """Prepared data count by their content, everything else by what was asked for."""
     return str(run.digest) if run.result.get("by_content") else run.identity
@@ -150,12 +150,14 @@ def stale_reason(run: Run, addressed: Addressed) -> str | None:
     return None
 
 
-def open_run(addressed: Addressed, output_dir: Path, *, resume: Resume, run_id: str | None) -> tuple[Run, Action]:
+def open_run(addressed: Addressed, output_dir: Path, *, resume: str, run_id: str | None) -> tuple[Run, Action]:
     """Return the run that a command addresses, and what is to be done with it.
 
     Raises:
         ResumeError: `resume=require` finds nothing to continue, or `run=<id>` names another configuration.
     """
+    if resume not in _RESUME:
+        raise ConfigurationError(f"resume: expected one of {', '.join(_RESUME)}, got {resume!r}")
     folder = addressed.folder(output_dir)
     known = list(attempts(folder))
     if run_id is not None:
@@ -170,16 +172,12 @@ def open_run(addressed: Addressed, output_dir: Path, *, resume: Resume, run_id: 
     _warn_of_other_code(latest)
     reason = stale_reason(latest, addressed)
     if reason is None:
+        _add_user_tags(latest, addressed.recipe.user_tags)
         return latest, Action.REUSE if latest.state == "finished" else Action.CONTINUE
     log.warning("%s: a new attempt is made, because %s", latest.folder.name, reason)
     return _new(addressed, attempt_folder(folder, len(known) + 1)), Action.START
 
-        _add_user_tags(latest, addressed.recipe.user_tags)
 
-def _new(addressed: Addressed, folder: Path) -> Run:
-    recipe = addressed.recipe
-    record = {
-        "identity": addressed.identity,
 def _add_user_tags(run: Run, tags: Sequence[str]) -> None:
     """Add words to a recorded run; those that it has stay."""
     known = list(run.record.get("user_tags") or ())
@@ -188,16 +186,20 @@ def _add_user_tags(run: Run, tags: Sequence[str]) -> None:
         write_json(run.folder / "run.json", run.record)
 
 
+def _new(addressed: Addressed, folder: Path) -> Run:
+    recipe = addressed.recipe
+    record = {
+        "identity": addressed.identity,
         "stage": recipe.stage,
         "dataset": recipe.dataset,
         "label": recipe.label,
         "tags": dict(recipe.tags),
+        "user_tags": list(recipe.user_tags),
+        "sweep": os.environ.get("MEDEXP_SWEEP_ID"),
         "command": recipe.command,
         "received": recipe.received,
         "config": recipe.config,
         "inputs": addressed.inputs(),
-        "user_tags": list(recipe.user_tags),
-        "sweep": os.environ.get("MEDEXP_SWEEP_ID"),
         "upstream": {
             name: [os.path.relpath(run.folder, folder) for run in runs] for name, runs in addressed.upstream.items()
         },
