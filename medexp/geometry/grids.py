@@ -63,6 +63,17 @@ class Grid:
         """The letters of the directions in which the file's axes grow."""
         return orientation(self.affine)
 
+    def described(self) -> dict[str, Any]:
+        """Return what a manifest says about it."""
+        canonical = dict(zip(self.axes, self.canonical_spacing_mm, strict=True))
+        return {
+            "shape": list(self.shape),
+            "spacing_mm": [round(canonical[axis], 6) for axis in range(3)],
+            "affine": self.affine.tolist(),
+            "orientation": self.orientation,
+            "stored_shape": list(self.stored_shape),
+        }
+
     @property
     def box_shape(self) -> Shape:
         """The size of the crop before resampling."""
@@ -111,6 +122,45 @@ class Grid:
         )
 
 
+@dataclass(frozen=True)
+class ImageGrid:
+    """The pixels of a 2D image, which is stored whole: height and width, and the size of a pixel where it is known."""
+
+    shape: tuple[int, int]
+    pixel_size_um: tuple[float, float] | None
+
+    @property
+    def stored_shape(self) -> tuple[int, int]:
+        """The size of the stored array."""
+        return self.shape
+
+    @property
+    def box_shape(self) -> tuple[int, int]:
+        """The size of the part that is stored: all of it."""
+        return self.shape
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain lists and numbers."""
+        size = self.pixel_size_um
+        return {"shape": list(self.shape), "pixel_size_um": None if size is None else list(size)}
+
+    def described(self) -> dict[str, Any]:
+        """Return what a manifest says about it."""
+        return {**self.to_json(), "stored_shape": list(self.shape)}
+
+
+AnyGrid = Grid | ImageGrid
+
+
+def grid_from_json(record: Mapping[str, Any]) -> AnyGrid:
+    """Read what a grid's `to_json` wrote."""
+    if "affine" in record:
+        return Grid.from_json(record)
+    size = record["pixel_size_um"]
+    height, width = (int(side) for side in record["shape"])
+    return ImageGrid((height, width), None if size is None else (float(size[0]), float(size[1])))
+
+
 def _three(values: Any) -> Shape:
     i, j, k = (int(value) for value in values)
     return (i, j, k)
@@ -127,8 +177,8 @@ def to_canonical(array: Shaped[np.ndarray, "i j k"], grid: Grid) -> Shaped[np.nd
     return turned[tuple(slice(None, None, -1 if flipped else 1) for flipped in grid.flips)]
 
 
-def to_native(array: Shaped[np.ndarray, "*leading i j k"], grid: Grid) -> Shaped[np.ndarray, "..."]:
-    """Put an array of the stored grid back on the file's own grid.
+def to_native(array: Shaped[np.ndarray, "*leading_and_spatial"], grid: AnyGrid) -> Shaped[np.ndarray, "..."]:
+    """Put an array of the stored grid back on the file's own grid; a 2D image is there already.
 
     Args:
         array: Probabilities `[label, i, j, k]`, background first, which are interpolated linearly (take the
@@ -142,9 +192,12 @@ def to_native(array: Shaped[np.ndarray, "*leading i j k"], grid: Grid) -> Shaped
     Raises:
         GridMismatchError: The array does not have the stored shape.
     """
-    if array.shape[-3:] != grid.stored_shape:
-        message = f"expected an array on the stored grid {grid.stored_shape}, got {array.shape[-3:]}"
+    num_axes = len(grid.stored_shape)
+    if array.shape[-num_axes:] != grid.stored_shape:
+        message = f"expected an array on the stored grid {grid.stored_shape}, got {array.shape[-num_axes:]}"
         raise GridMismatchError(message)
+    if isinstance(grid, ImageGrid):
+        return array
     if array.ndim == 3:
         return _native_volume(resample_label(array, grid.box_shape) if _resampled(grid) else array, grid, fill=0)
     native = np.empty((array.shape[0], *grid.shape), np.float32)

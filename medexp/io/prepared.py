@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int16, Num, Shaped, UInt8
+from jaxtyping import Integer, Num, Shaped, UInt8
 
 from medexp.errors import ConfigurationError, ManifestError
-from medexp.geometry.grids import Grid, to_native
+from medexp.geometry.grids import AnyGrid, grid_from_json, to_native
 from medexp.io.channel_statistics import ChannelStatistics, statistics_of
 from medexp.io.leakage import require_disjoint
 from medexp.runs.files import read_json
@@ -63,11 +63,11 @@ class StoredCase:
             rebuild=rebuild,
         )
 
-    def image(self) -> Num[np.ndarray, "channel i j k"]:
+    def image(self) -> Num[np.ndarray, "channel *spatial"]:
         """Return the memory-mapped image: normalized, or native where `ChannelStatistics` normalize on reading."""
         return self._array("image.npy")
 
-    def label(self) -> UInt8[np.ndarray, "i j k"]:
+    def label(self) -> UInt8[np.ndarray, "*spatial"]:
         """Return the memory-mapped label map.
 
         Raises:
@@ -76,8 +76,8 @@ class StoredCase:
         self._require_label()
         return self._array("label.npy")
 
-    def foreground(self) -> Int16[np.ndarray, "voxel 4"]:
-        """Return labelled voxels as rows (label, i, j, k), at most 10,000 of each label, sorted.
+    def foreground(self) -> Integer[np.ndarray, "voxel column"]:
+        """Return labelled voxels as rows (label, i, j, k), in 2D (label, i, j), at most 10,000 of each label, sorted.
 
         Raises:
             ManifestError: The case has no label.
@@ -86,9 +86,9 @@ class StoredCase:
         return self._array("foreground.npy")
 
     @cached_property
-    def grid(self) -> Grid:
+    def grid(self) -> AnyGrid:
         """The raw file's grid and the way back to it."""
-        return Grid.from_json(self.record["grid"])
+        return grid_from_json(self.record["grid"])
 
     @property
     def image_paths(self) -> dict[str, Path]:

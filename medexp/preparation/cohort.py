@@ -1,6 +1,5 @@
 """A whole cohort: raw files -> verified cases, prepared store, manifest, splits, fingerprint and plan."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from medexp.errors import CohortError, ConfigurationError
-from medexp.io.leakage import require_disjoint
 from medexp.io.prepared import FINGERPRINT, MANIFEST, PLAN, SPLITS, PreparedCohort, StoredCase
 from medexp.preparation.entry import Transform
 from medexp.preparation.fingerprint import header_spacings, make_fingerprint, median_spacing
@@ -19,6 +17,7 @@ from medexp.preparation.plan import make_plan, require_patch
 from medexp.preparation.quality_report import write_quality_report
 from medexp.preparation.raw_cases import RawCase, RawCohort, combined
 from medexp.preparation.store import Outcome, Rebuilder
+from medexp.preparation.usable import require_separate, require_usable
 from medexp.preparation.workers import store_cases
 from medexp.runs.files import write_json
 from medexp.sampling.splits import (
@@ -29,8 +28,6 @@ from medexp.sampling.splits import (
     require_different_voxels,
     require_folds,
 )
-
-_log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -68,6 +65,18 @@ class CohortSettings:
     splits_file: Path | None
     patch_size: tuple[int, ...] | None
 
+    def prepare(
+        self, *, folder: Path, store: Path, skip_bad_cases: bool = False, num_workers: int | None = None
+    ) -> PreparedCohort:
+        """Verify and store every case, then write the cohort's records to `folder`; see `prepare_cohort`."""
+        return prepare_cohort(self, folder=folder, store=store, skip_bad_cases=skip_bad_cases, num_workers=num_workers)
+
+    def prepare_unseen(
+        self, source: Path, *, prepared: PreparedCohort, num_workers: int | None = None
+    ) -> list[StoredCase]:
+        """Verify and store the cases of a folder; see `prepare_unseen`."""
+        return prepare_unseen(source, self, prepared=prepared, num_workers=num_workers)
+
 
 def prepare_cohort(
     settings: CohortSettings,
@@ -100,7 +109,7 @@ def prepare_cohort(
         dataset=settings.name, transform=transform, normalization=settings.normalization, store=store, outcomes=outcomes
     )
     write_quality_report(manifest, folder=folder, store=store)
-    _require_usable(outcomes, skip_bad_cases=skip_bad_cases, report=folder / "qc.html")
+    require_usable(outcomes, skip_bad_cases=skip_bad_cases, report=folder / "qc.html")
     splits = _splits(settings, manifest, {case.name: case.case for case in raw.cases})
     train = [record for record in manifest["cases"] if record["role"] == "train"]
     fingerprint = make_fingerprint(train, channels=transform.channels, labels=transform.labels, store=store)
@@ -147,7 +156,7 @@ def find_raw(settings: CohortSettings) -> RawCohort:
         places = ", ".join(str(root) for root in settings.roots)
         raise CohortError(f"dataset.roots: expected cases below {places}, found none; check the folder's layout")
     complete = combined(_with_label_rule(case, require_test_labels=settings.require_test_labels) for case in cases)
-    _require_separate_patients(complete)
+    require_separate([(case.case, case.role, case.patient) for case in complete], voxels_of=_nothing(complete))
     return RawCohort(complete, found.channels, found.labels)
 
 
@@ -168,13 +177,9 @@ def _with_label_rule(case: RawCase, *, require_test_labels: bool) -> RawCase:
     return replace(case, problems=(*case.problems, f"{place}: expected a label, found none; {why}"))
 
 
-def _require_separate_patients(cases: Sequence[RawCase]) -> None:
-    patient_of = {case.case: case.patient for case in cases}
-    sides = {
-        "the training cases": [case.case for case in cases if case.role == "train"],
-        "the test cases": [case.case for case in cases if case.role == "test"],
-    }
-    require_disjoint(sides, patient_of=patient_of, voxels_of={case.case: () for case in cases})
+def _nothing(cases: Sequence[RawCase]) -> dict[str, tuple[str, ...]]:
+    """Return what is known about the voxels of cases before any is read."""
+    return {case.case: () for case in cases}
 
 
 def _stored(
@@ -209,28 +214,13 @@ def _spacing_of(cases: Sequence[RawCase]) -> tuple[float, ...]:
     return median_spacing(spacings) if spacings else (1.0, 1.0, 1.0)  # no case can be used: each says why
 
 
-def _require_usable(outcomes: Sequence[Outcome], *, skip_bad_cases: bool, report: Path) -> None:
-    bad = [outcome for outcome in outcomes if outcome.key is None]
-    good = [outcome for outcome in outcomes if outcome.key is not None and outcome.case.role == "train"]
-    listing = "".join(
-        f"\n  {outcome.case.case}" + "".join(f"\n    {reason}" for reason in outcome.reasons) for outcome in bad
-    )
-    if bad and not skip_bad_cases:
-        message = f"expected {len(outcomes)} usable cases, but {len(bad)} cannot be used:{listing}"
-        advice = "Correct the files, or go on without these cases: prepare.skip_bad_cases=true"
-        raise CohortError(f"{message}\n{advice}\nThe quality report is {report}")
-    if not good:
-        raise CohortError(f"expected training cases, but none of {len(outcomes)} cases is a usable one{listing}")
-    for outcome in bad:
-        _log.warning("left out %s: %s", outcome.case.case, "; ".join(outcome.reasons))
-
-
 def _splits(settings: CohortSettings, manifest: Mapping[str, Any], identifier_of: Mapping[str, str]) -> list[Fold]:
     """Return the folds, made or read, after checking that nothing leaks."""
     train = [record for record in manifest["cases"] if record["role"] == "train"]
     patient_of = {str(record["case"]): str(record["patient"]) for record in train}
     voxels_of = {record["case"]: [key for key in record["channel_sha256"] if key] for record in manifest["cases"]}
-    _require_separate_voxels(manifest, voxels_of)
+    records = manifest["cases"]
+    require_separate([(record["case"], record["role"], record["patient"]) for record in records], voxels_of=voxels_of)
     if settings.splits_file is None:
         require_different_voxels(list(patient_of), patient_of=patient_of, voxels_of=voxels_of)
         splits = make_splits(patient_of, num_folds=settings.num_folds, seed=settings.split_seed)
@@ -241,16 +231,6 @@ def _splits(settings: CohortSettings, manifest: Mapping[str, Any], identifier_of
         splits = [_usable(fold, identifier_of, excluded) for fold in read_splits(settings.splits_file)]
     check_splits(splits, patient_of=patient_of, voxels_of=voxels_of, source=source)
     return splits
-
-
-def _require_separate_voxels(manifest: Mapping[str, Any], voxels_of: Mapping[str, Sequence[str]]) -> None:
-    records = manifest["cases"]
-    sides = {
-        "the training cases": [record["case"] for record in records if record["role"] == "train"],
-        "the test cases": [record["case"] for record in records if record["role"] == "test"],
-    }
-    patient_of = {record["case"]: record["patient"] for record in records}
-    require_disjoint(sides, patient_of=patient_of, voxels_of=voxels_of)
 
 
 def _usable(fold: Fold, identifier_of: Mapping[str, str], excluded: set[str]) -> Fold:

@@ -4,15 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int16, Num, UInt8
+from jaxtyping import Bool, Float32, Int16, Integer, Num, UInt8
 
 from medexp.geometry.grids import Box, to_canonical
 from medexp.geometry.resampling import resample_label, resample_linear
 from medexp.preparation.normalization import normalize, stored_dtype
-from medexp.preparation.verification import VerifiedCase
+from medexp.preparation.picture import case_picture
+from medexp.preparation.verification import RawContent, VerifiedCase, verify
 
 _MAX_FOREGROUND = 10_000  # coordinates per label
 _MAX_SAMPLES = 10_000  # foreground intensities per case
@@ -25,6 +26,8 @@ class Transform:
 
     `schemes` holds one normalization per channel. `labels` are names and values 1..n.
     """
+
+    kind: ClassVar[str] = "volumes"
 
     channels: tuple[str, ...]
     labels: Mapping[str, int]
@@ -40,18 +43,46 @@ class Transform:
             "spacing_mm": [round(size, 6) for size in self.spacing_mm],
         }
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Transform":
+        """Read what `to_json` wrote."""
+        return cls(
+            channels=tuple(record["channels"]),
+            labels=dict(record["labels"]),
+            schemes=tuple(record["schemes"]),
+            spacing_mm=tuple(float(size) for size in record["spacing_mm"]),
+        )
+
+    def entry(self, content: RawContent) -> "tuple[Entry | None, tuple[str, ...]]":
+        """Return the entry of a case's files, or None, and the reasons why there is none."""
+        verified, reasons = self.verify(content)
+        if verified is None:
+            return None, reasons
+        try:
+            return build_entry(verified, self), ()
+        except EmptyCaseError as error:
+            return None, (str(error),)
+
+    def verify(self, content: RawContent) -> tuple[VerifiedCase | None, tuple[str, ...]]:
+        """Return the usable case, or None, and the reasons why it cannot be used."""
+        return verify(content, self.labels)
+
+    def picture(self, entry: "Entry") -> bytes:
+        """Return a PNG for the quality report."""
+        return case_picture(entry.image, entry.label)
+
 
 @dataclass(frozen=True, eq=False)
 class Entry:
     """The arrays of an entry and what is known about them.
 
-    `foreground` has rows (label, i, j, k). `intensities` are native values at labelled voxels, a sample. `facts`
-    are plain values.
+    `foreground` has rows (label, i, j, k), in 2D (label, i, j). `intensities` are native values at labelled voxels, a
+    sample. `facts` are plain values.
     """
 
-    image: Num[np.ndarray, "channel i j k"]
-    label: UInt8[np.ndarray, "i j k"] | None
-    foreground: Int16[np.ndarray, "voxel 4"] | None
+    image: Num[np.ndarray, "channel *spatial"]
+    label: UInt8[np.ndarray, "*spatial"] | None
+    foreground: Integer[np.ndarray, "voxel column"] | None
     intensities: Float32[np.ndarray, "channel sample"]
     facts: Mapping[str, Any]
 
@@ -75,13 +106,13 @@ def build_entry(case: VerifiedCase, transform: Transform) -> Entry:
     native_label = None if case.label is None else np.ascontiguousarray(to_canonical(case.label, case.grid)[window])
     image = _image(crops, transform.schemes, grid.stored_shape)
     label = None if native_label is None else resample_label(native_label, grid.stored_shape)
-    hashes = _channel_hashes(image)
+    hashes = channel_hashes(image)
     facts = {
         "grid": grid.to_json(),
         "spacing_mm": list(grid.stored_spacing_mm),
         "warnings": [*case.warnings, *warnings],
         "channel_sha256": hashes,
-        "voxel_sha256": _combined_hash(image, hashes),
+        "voxel_sha256": combined_hash(image, hashes),
         "label_sha256": None if label is None else hashlib.sha256(label.data).hexdigest(),
         "label_voxels": None if native_label is None else _label_voxels(native_label, transform.labels),
         "intensity": [_summary(crop) for crop in crops],
@@ -130,13 +161,14 @@ def _image(
     return image
 
 
-def _channel_hashes(image: Num[np.ndarray, "channel i j k"]) -> list[str | None]:
+def channel_hashes(image: Num[np.ndarray, "channel *spatial"]) -> list[str | None]:
     """Return a hash per channel; None for a constant one, which tells nothing about whose it is."""
     bits = image.view(f"u{image.dtype.itemsize}")  # integers compare faster than 16-bit floats
     return [None if channel.min() == channel.max() else hashlib.sha256(channel.data).hexdigest() for channel in bits]
 
 
-def _combined_hash(image: Num[np.ndarray, "channel i j k"], hashes: Sequence[str | None]) -> str:
+def combined_hash(image: Num[np.ndarray, "channel *spatial"], hashes: Sequence[str | None]) -> str:
+    """Return a hash of a case's channels together."""
     described = json.dumps([list(image.shape), str(image.dtype), list(hashes)])
     return hashlib.sha256(described.encode()).hexdigest()
 

@@ -5,17 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medexp.geometry.grids import Grid
+from medexp.geometry.grids import grid_from_json
 from medexp.io.prepared import FORMAT
-from medexp.preparation.entry import Transform
-from medexp.preparation.store import Outcome
+from medexp.preparation.store import AnyTransform, Outcome
 from medexp.runs.identity import identity_of
+
+_OF_IMAGES = ("coverage", "object_count", "mean_diameter_px", "stored_type")
 
 
 def case_record(outcome: Outcome) -> dict[str, Any]:
     """Return the manifest's entry for a stored case; `name` is what the raw folder or file is called."""
     case, facts = outcome.case, outcome.facts
-    grid = Grid.from_json(facts["grid"])
+    grid = grid_from_json(facts["grid"])
     files = {name: {"path": str(path), "sha256": outcome.source[name]} for name, path in case.images.items()}
     label = None if case.label is None else {"path": str(case.label), "sha256": outcome.source["label"]}
     return {
@@ -26,13 +27,11 @@ def case_record(outcome: Outcome) -> dict[str, Any]:
         "store": outcome.key,
         "images": files,
         "label": label,
-        "shape": list(grid.shape),
-        "spacing_mm": [round(size, 6) for size in _spacing(grid)],
-        "affine": grid.affine.tolist(),
-        "orientation": grid.orientation,
+        **grid.described(),
         "grid": dict(facts["grid"]),
-        "stored_shape": list(grid.stored_shape),
-        "stored_spacing_mm": list(facts["spacing_mm"]),
+        **({"stored_spacing_mm": list(facts["spacing_mm"])} if "spacing_mm" in facts else {}),
+        **{name: facts[name] for name in _OF_IMAGES if name in facts},
+        **case.notes,
         "voxel_sha256": facts["voxel_sha256"],
         "channel_sha256": list(facts["channel_sha256"]),
         "label_sha256": facts["label_sha256"],
@@ -43,16 +42,10 @@ def case_record(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _spacing(grid: Grid) -> list[float]:
-    """Return the file's voxel size along its own axes."""
-    canonical = dict(zip(grid.axes, grid.canonical_spacing_mm, strict=True))
-    return [canonical[axis] for axis in range(3)]
-
-
 def make_manifest(
     *,
     dataset: str,
-    transform: Transform,
+    transform: AnyTransform,
     normalization: str,
     store: Path,
     outcomes: Sequence[Outcome],
@@ -73,6 +66,7 @@ def make_manifest(
         "labels": dict(transform.labels),
         "normalization": normalization,
         "channel_normalization": list(transform.schemes),
+        "kind": transform.kind,
         "transform": transform.to_json(),
         "store": str(store.resolve()),
         "digest": content_digest(cases, transform),
@@ -94,8 +88,9 @@ def _same_labels(cases: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     ]
 
 
-def content_digest(cases: Sequence[Mapping[str, Any]], transform: Transform) -> str:
+def content_digest(cases: Sequence[Mapping[str, Any]], transform: AnyTransform) -> str:
     """Return a hash of what the cases hold and what they are: no path, no order, no time goes into it."""
-    fields = ("case", "patient", "role", "voxel_sha256", "label_sha256", "shape", "affine")
-    content = sorted(({field: case[field] for field in fields} for case in cases), key=lambda case: str(case["case"]))
+    fields = ("case", "patient", "role", "voxel_sha256", "label_sha256", "shape", "affine", "pixel_size_um")
+    chosen = ({field: case[field] for field in fields if field in case} for case in cases)
+    content = sorted(chosen, key=lambda case: str(case["case"]))
     return identity_of({"cases": content, "transform": transform.to_json()})

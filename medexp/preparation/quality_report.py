@@ -14,6 +14,13 @@ from medexp.io.prepared import entry_folder
 from medexp.plots.overlays import LABEL_COLORS
 from medexp.runs.files import write_json, write_text
 
+_COUNTED = {
+    "shapes": "shapes",
+    "spacings_mm": "voxel sizes, mm",
+    "orientations": "orientations",
+    "pixel_sizes_um": "pixel sizes, um",
+    "types": "types of pixels",
+}
 _TEMPLATE = Path(__file__).with_name("quality_report.html.j2")
 
 
@@ -26,7 +33,9 @@ def write_quality_report(manifest: Mapping[str, Any], *, folder: Path, store: Pa
     rows = [*(_excluded(record) for record in manifest["excluded"]), *(_row(record) for record in manifest["cases"])]
     summary = _summary(manifest)
     write_json(folder / "qc.json", {"dataset": manifest["dataset"], "summary": summary, "cases": rows})
-    write_text(folder / "qc.csv", _csv(rows, manifest["labels"]))
+    columns = _IMAGE_COLUMNS if manifest["kind"] == "images" else _VOLUME_COLUMNS
+    volumes = [] if manifest["kind"] == "images" else list(manifest["labels"])
+    write_text(folder / "qc.csv", _csv(rows, columns, volumes))
     write_text(folder / "qc.html", _page(manifest, rows, summary, store))
 
 
@@ -35,20 +44,51 @@ def _excluded(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    voxel_ml = float(np.prod(spacing_mm(np.array(record["affine"], dtype=np.float64)))) / 1000.0
-    voxels = record["label_voxels"]
-    return {
+    common = {
         "case": record["case"],
         "patient": record["patient"],
         "role": record["role"],
         "status": "warning" if record["warnings"] else "good",
         "warnings": list(record["warnings"]),
         "shape": list(record["shape"]),
+    }
+    return common | (_of_volume(record) if "affine" in record else _of_image(record))
+
+
+def _of_image(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is told about an image; `headline` and `content` are for the page."""
+    size, count, diameter = record["pixel_size_um"], record["object_count"], record["mean_diameter_px"]
+    content = "no mask"
+    if record["coverage"] is not None:
+        content = f"{count} objects, mask {100 * record['coverage']:.2f} % of the image"
+        content += "" if diameter is None else f", mean diameter {diameter:.1f} pixels"
+    pixel = "pixel size unknown" if size is None else f"{size[0]:g} x {size[1]:g} um"
+    return {
+        "pixel_size_um": size,
+        "stored_type": record["stored_type"],
+        "coverage": record["coverage"],
+        "object_count": count,
+        "mean_diameter_px": diameter,
+        "intensity": list(record["intensity"]),
+        "headline": f"{record['stored_type']}, {pixel}",
+        "content": content,
+    }
+
+
+def _of_volume(record: Mapping[str, Any]) -> dict[str, Any]:
+    voxel_ml = float(np.prod(spacing_mm(np.array(record["affine"], dtype=np.float64)))) / 1000.0
+    voxels = record["label_voxels"]
+    label_ml = None if voxels is None else {name: round(count * voxel_ml, 3) for name, count in voxels.items()}
+    return {
         "spacing_mm": list(record["spacing_mm"]),
         "orientation": record["orientation"],
         "stored_shape": list(record["stored_shape"]),
-        "label_ml": None if voxels is None else {name: round(count * voxel_ml, 3) for name, count in voxels.items()},
+        "label_ml": label_ml,
         "intensity": list(record["intensity"]),
+        "headline": record["orientation"],
+        "content": "no label"
+        if label_ml is None
+        else ", ".join(f"{name} {volume:.1f} ml" for name, volume in label_ml.items()),
     }
 
 
@@ -62,8 +102,21 @@ def _summary(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "test": sum(case["role"] == "test" for case in cases),
         "patients": len({case["patient"] for case in cases}),
         "shapes": _counts([case["shape"] for case in cases]),
+        **(_counted_images(cases) if manifest["kind"] == "images" else _counted_volumes(cases)),
+    }
+
+
+def _counted_volumes(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
         "spacings_mm": _counts([case["spacing_mm"] for case in cases]),
         "orientations": _counts([case["orientation"] for case in cases]),
+    }
+
+
+def _counted_images(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "pixel_sizes_um": _counts([case["pixel_size_um"] or "unknown" for case in cases]),
+        "types": _counts([case["stored_type"] for case in cases]),
     }
 
 
@@ -72,8 +125,14 @@ def _counts(values: Sequence[Any]) -> dict[str, int]:
     return {text: texts.count(text) for text in sorted(set(texts), key=lambda text: (-texts.count(text), text))}
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, int]) -> str:
-    columns = ["case", "patient", "role", "status", "orientation", "shape", "spacing_mm", "stored_shape"]
+_VOLUME_COLUMNS = ("case", "patient", "role", "status", "orientation", "shape", "spacing_mm", "stored_shape")
+_IMAGE_COLUMNS = (
+    "case", "patient", "role", "status", "shape", "pixel_size_um", "stored_type", "coverage", "object_count",
+    "mean_diameter_px",
+)  # fmt: skip
+
+
+def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], labels: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, *(f"{name}_ml" for name in labels), "notes"])
@@ -105,6 +164,8 @@ def _page(
         channels=manifest["channels"],
         labels=[(name, LABEL_COLORS[(value - 1) % len(LABEL_COLORS)]) for name, value in manifest["labels"].items()],
         summary=summary,
+        counted=[(title, summary[name]) for name, title in _COUNTED.items() if name in summary],
+        is_flat=manifest["kind"] == "images",
         rows=sorted(rows, key=lambda row: (order[row["status"]], row["case"])),
         pictures=pictures,
     )

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from medexp.errors import CohortError, ConfigurationError
 
@@ -20,7 +21,8 @@ class RawCase:
     """One case's files.
 
     `case` is safe in a path; `name` is what the raw folder or file is called. `role` is "train" or "test".
-    `problems` are the reasons, found without opening a file, why the case cannot be used.
+    `problems` are the reasons, found without opening a file, why the case cannot be used. `notes` are plain values
+    that go to the manifest as they are.
     """
 
     case: str
@@ -30,6 +32,7 @@ class RawCase:
     label: Path | None
     name: str
     problems: tuple[str, ...] = field(default=())
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

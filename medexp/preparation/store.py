@@ -23,18 +23,22 @@ import numpy as np
 
 from medexp.errors import ManifestError
 from medexp.geometry import affine, grids, resampling
-from medexp.io import nifti, nifti_header
+from medexp.io import nifti, nifti_header, tiff
 from medexp.io.prepared import StoredCase, entry_folder
 from medexp.preparation import entry as entries
+from medexp.preparation import image_entry as images
 from medexp.preparation import normalization, verification
-from medexp.preparation.entry import EmptyCaseError, Entry, Transform, build_entry
-from medexp.preparation.picture import case_picture
+from medexp.preparation.entry import Entry, Transform
+from medexp.preparation.image_entry import ImageTransform
 from medexp.preparation.raw_cases import RawCase
-from medexp.preparation.verification import RawContent, read_content, verify
+from medexp.preparation.verification import RawContent, read_content
 from medexp.runs.files import read_json, sha256_of, storage_error, write_json
 from medexp.runs.identity import identity_of
 
 _log = logging.getLogger(__name__)
+
+AnyTransform = Transform | ImageTransform
+_TRANSFORMS = {kind.kind: kind for kind in (Transform, ImageTransform)}
 
 _MAKING, _DAMAGED = ".making-", ".damaged-"
 _LEFTOVER_SECONDS = 24 * 3600.0
@@ -61,17 +65,18 @@ class Outcome:
 def code_version() -> str:
     """Return a hash of the source of every module that decides what an entry holds, and of its libraries."""
     digest = hashlib.sha256(str(sorted(nifti.reader_versions().items())).encode())
-    for module in (affine, grids, resampling, nifti, nifti_header, normalization, verification, entries):
+    digest.update(str(sorted(tiff.reader_versions().items())).encode())
+    for module in (affine, grids, resampling, nifti, nifti_header, normalization, verification, entries, tiff, images):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 
 
-def entry_key(source: Mapping[str, str], transform: Transform) -> str:
+def entry_key(source: Mapping[str, str], transform: AnyTransform) -> str:
     """Return the name of the entry that these raw files and this transform make."""
     return identity_of({"source": dict(source), "transform": transform.to_json(), "code": code_version()})
 
 
-def store_case(case: RawCase, transform: Transform, store: Path) -> Outcome:
+def store_case(case: RawCase, transform: AnyTransform, store: Path) -> Outcome:
     """Verify a raw case and make its entry, or find the one that is there.
 
     A damaged entry is made anew with a warning. Problems that the search for cases found, and every reason
@@ -83,7 +88,7 @@ def store_case(case: RawCase, transform: Transform, store: Path) -> Outcome:
     content = read_content(case.images, case.label)
     source = content.source()
     if case.problems or content.reasons:
-        _, reasons = verify(content, transform.labels)
+        _, reasons = transform.verify(content)
         return Outcome(case, None, source, {}, {}, (*case.problems, *reasons))
     key = entry_key(source, transform)
     record, damage = _intact(entry_folder(store, key))
@@ -96,16 +101,12 @@ def store_case(case: RawCase, transform: Transform, store: Path) -> Outcome:
 
 
 def _made(
-    case: RawCase, key: str, content: RawContent, transform: Transform, store: Path, warnings: tuple[str, ...]
+    case: RawCase, key: str, content: RawContent, transform: AnyTransform, store: Path, warnings: tuple[str, ...]
 ) -> Outcome:
-    verified, reasons = verify(content, transform.labels)
+    entry, reasons = transform.entry(content)
     source = content.source()
-    if verified is None:
+    if entry is None:
         return Outcome(case, None, source, {}, {}, reasons)
-    try:
-        entry = build_entry(verified, transform)
-    except EmptyCaseError as error:
-        return Outcome(case, None, source, {}, {}, (str(error),))
     record = _write(entry, entry_folder(store, key), source=source, transform=transform)
     return Outcome(case, key, source, record["facts"], record["sizes"], warnings=warnings)
 
@@ -125,7 +126,7 @@ def _intact(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
     return (None, f"{', '.join(damaged)} changed") if damaged else (record, None)
 
 
-def _write(entry: Entry, folder: Path, *, source: Mapping[str, str], transform: Transform) -> dict[str, Any]:
+def _write(entry: Entry, folder: Path, *, source: Mapping[str, str], transform: AnyTransform) -> dict[str, Any]:
     temporary = folder.with_name(f"{_MAKING}{folder.name[:16]}-{uuid4().hex}")
     try:
         temporary.mkdir(parents=True)
@@ -138,7 +139,7 @@ def _write(entry: Entry, folder: Path, *, source: Mapping[str, str], transform: 
     return record
 
 
-def _write_files(entry: Entry, folder: Path, *, source: Mapping[str, str], transform: Transform) -> dict[str, Any]:
+def _write_files(entry: Entry, folder: Path, *, source: Mapping[str, str], transform: AnyTransform) -> dict[str, Any]:
     arrays = {
         "image.npy": entry.image,
         "label.npy": entry.label,
@@ -151,7 +152,7 @@ def _write_files(entry: Entry, folder: Path, *, source: Mapping[str, str], trans
             np.save(stream, array, allow_pickle=False)
             stream.flush()
             os.fsync(stream.fileno())
-    (folder / "picture.png").write_bytes(case_picture(entry.image, entry.label))
+    (folder / "picture.png").write_bytes(transform.picture(entry))
     record = {
         "transform": transform.to_json(),
         "source": dict(source),
@@ -199,20 +200,12 @@ class Rebuilder:
     `transform` is the manifest's; see `Rebuilder.of`.
     """
 
-    transform: Transform
+    transform: AnyTransform
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> "Rebuilder":
         """Return the rebuilder for the cases of a manifest."""
-        described = manifest["transform"]
-        return cls(
-            Transform(
-                channels=tuple(described["channels"]),
-                labels=dict(described["labels"]),
-                schemes=tuple(described["schemes"]),
-                spacing_mm=tuple(float(size) for size in described["spacing_mm"]),
-            )
-        )
+        return cls(_TRANSFORMS[manifest.get("kind", Transform.kind)].from_json(manifest["transform"]))
 
     def __call__(self, case: StoredCase) -> None:
         """Make the entry.

@@ -9,9 +9,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from medexp.errors import CohortError
-from medexp.preparation.entry import Transform
 from medexp.preparation.raw_cases import RawCase
-from medexp.preparation.store import Outcome, remove_leftovers, store_case
+from medexp.preparation.store import AnyTransform, Outcome, remove_leftovers, store_case
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +21,7 @@ _WORTHWHILE_SECONDS = 3.0
 
 
 def store_cases(
-    cases: Sequence[RawCase], transform: Transform, *, store: Path, num_workers: int | None
+    cases: Sequence[RawCase], transform: AnyTransform, *, store: Path, num_workers: int | None
 ) -> list[Outcome]:
     """Return what became of each case, in the order of `cases`.
 
