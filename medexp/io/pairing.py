@@ -1,8 +1,8 @@
 """Which prediction file belongs to which reference file.
 
-A label map of case `X` may be called `X`, `X-seg`, `X_seg`, `X-pred` or `X_pred`, with `.nii.gz` or `.nii`, at any
-depth below its folder. Beside `X-seg.nii.gz`, the other files whose names begin with `X-` or `X_` are the images of
-that case (a raw BraTS case folder) and no label maps.
+A label map of case `X` may be called `X`, `X-seg`, `X-pred`, `X-mask` or `X-pred-mask` (or with `_`), with `.nii.gz`,
+`.nii`, `.tif` or `.tiff`, at any depth below its folder. Beside `X-seg.nii.gz`, the other files whose names begin with
+`X-` or `X_` are the images of that case (a raw BraTS case folder) and no label maps.
 """
 
 import os
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from medexp.errors import CohortError, ConfigurationError, IncompletePredictionsError
 
-_EXTENSIONS = (".nii.gz", ".nii")
-_SUFFIX = re.compile(r"[-_](?:seg|pred)$")
+_EXTENSIONS = (".nii.gz", ".nii", ".tif", ".tiff")
+_SUFFIX = re.compile(r"[-_](?:seg|pred|mask|pred[-_]mask)$")
 _LISTED = 20  # names in one message
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float32, Num, UInt8
+from jaxtyping import Float32, Num, Shaped, UInt8
 
 from medexp.errors import CaseError, StorageError
 from medexp.io.nifti import RawFile, read_file
@@ -57,7 +57,7 @@ class TiffHeader:
 class TiffImage:
     """A file's pixels, bright is large; `array` has a last axis of colors where the file has colors."""
 
-    array: Num[np.ndarray, "height width *color"]
+    array: Shaped[np.ndarray, "height width *color"]
     header: TiffHeader
 
 
@@ -142,7 +142,7 @@ def mask_of(image: TiffImage, path: Path) -> MaskImage:
     return MaskImage((array != 0).astype(np.uint8), image.header, (*image.header.warnings, *told))
 
 
-def gray_of(array: Num[np.ndarray, "height width *color"], rule: Gray) -> Num[np.ndarray, "height width"]:
+def gray_of(array: Shaped[np.ndarray, "height width *color"], rule: Gray) -> Shaped[np.ndarray, "height width"]:
     """Return one value per pixel of the array's own type: colors by the rule, what is gray already as it is.
 
     Raises:
@@ -297,7 +297,7 @@ def _require_segments(page: Any, size: int) -> None:
             )
 
 
-def _pixels(page: Any, header: TiffHeader) -> Num[np.ndarray, "..."]:
+def _pixels(page: Any, header: TiffHeader) -> Shaped[np.ndarray, "..."]:
     array = np.asarray(page.asarray(maxworkers=1))
     photometric = int(page.photometric)
     if int(page.planarconfig) == 2 and array.ndim == 3:  # planes one after another
@@ -312,7 +312,7 @@ def _pixels(page: Any, header: TiffHeader) -> Num[np.ndarray, "..."]:
     return _turned(array, header) if header.white_is_zero else array
 
 
-def _turned(array: Num[np.ndarray, "height width"], header: TiffHeader) -> Num[np.ndarray, "height width"]:
+def _turned(array: Shaped[np.ndarray, "height width"], header: TiffHeader) -> Shaped[np.ndarray, "height width"]:
     if array.dtype.kind == "b":
         return np.logical_not(array)
     if array.dtype.kind == "u":

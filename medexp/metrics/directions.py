@@ -4,8 +4,15 @@ from collections.abc import Sequence
 
 from medexp.errors import ConfigurationError
 
-_HIGHER = frozenset({"mean_dice", "dice", "iou", "sensitivity", "precision", "lesionwise_dice", "lesions_matched"})
-_LOWER = frozenset({"hd95_mm", "lesionwise_hd95_mm", "lesions_spurious", "lesions_missed"})
+_HIGHER = frozenset(
+    {
+        "mean_dice", "dice", "iou", "sensitivity", "precision", "lesionwise_dice", "lesions_matched", "object_f1",
+        "object_precision", "object_recall", "mean_matched_iou", "mean_average_precision", "objects_matched",
+    }
+)  # fmt: skip
+_LOWER = frozenset(
+    {"hd95_mm", "lesionwise_hd95_mm", "lesions_spurious", "lesions_missed", "objects_spurious", "objects_missed"}
+)
 _HIGHER_BEGINNINGS = ("nsd_", "lesionwise_nsd_")
 
 

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medexp.errors import CohortError
+from medexp.metrics.image_scores import AreaScores, ImageScores
 from medexp.metrics.segmentation import CaseScores, MaskScores
 
 
 class ScoredFiles(NamedTuple):
     """Scores of one case and the files that they compare."""
 
-    scores: CaseScores
+    scores: CaseScores | ImageScores
     prediction_file: str
     reference_file: str
 
@@ -53,12 +54,12 @@ def nnunet_summary(cases: Sequence[ScoredFiles]) -> dict[str, Any]:
     }
 
 
-def _metrics_by_key(scores: CaseScores) -> dict[str, dict[str, float]]:
+def _metrics_by_key(scores: CaseScores | ImageScores) -> dict[str, dict[str, float]]:
     masks = [*scores.labels.values(), *scores.regions.values()]
     return {str(mask.values[0] if len(mask.values) == 1 else mask.values): _metrics(mask) for mask in masks}
 
 
-def _metrics(mask: MaskScores) -> dict[str, float]:
+def _metrics(mask: MaskScores | AreaScores) -> dict[str, float]:
     counts = mask.counts
     return {
         "Dice": mask.dice,

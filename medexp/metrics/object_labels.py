@@ -39,7 +39,7 @@ class ObjectRule:
     def __post_init__(self) -> None:
         for name, value, least in (("min_area_px", self.min_area_px, 0), ("split_depth_px", self.split_depth_px, 0.5)):
             if not value >= least:
-                raise ConfigurationError(f"dataset.objects.{name}: expected at least {least}, got {value}")
+                raise ConfigurationError(f"{name}: expected at least {least}, got {value}")
 
 
 def objects_of(mask: Bool[np.ndarray, "row column"], rule: ObjectRule) -> Int32[np.ndarray, "row column"]:

@@ -135,6 +135,16 @@ def match_objects(found: Overlaps, threshold: float) -> ObjectMatches:
     return ObjectMatches(threshold, tuple(sorted(triples)), found.num_predicted, found.num_reference)
 
 
+def pooled(matches: Sequence[ObjectMatches]) -> ObjectMatches:
+    """Return the matches of several images as if they were one; numbers of objects repeat."""
+    return ObjectMatches(
+        threshold=matches[0].threshold,
+        pairs=tuple(pair for one in matches for pair in one.pairs),
+        num_predicted=sum(one.num_predicted for one in matches),
+        num_reference=sum(one.num_reference for one in matches),
+    )
+
+
 def average_precisions(found: Overlaps, thresholds: Sequence[float] = AP_THRESHOLDS) -> dict[float, float]:
     """Return TP / (TP + FP + FN) by IoU threshold; `nan` where there are no objects at all.
 

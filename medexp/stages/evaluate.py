@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +14,14 @@ from medexp.io.pairing import Pair
 from medexp.io.tables import write_table
 from medexp.metrics.lesions import ProtocolName
 from medexp.metrics.nnunet import ScoredFiles, nnunet_summary
+from medexp.metrics.object_scores import ObjectScoring
 from medexp.metrics.summary import ColumnSummary
 from medexp.runs.files import sha256_of, write_json, write_text
 from medexp.runs.processes import for_each
 from medexp.stages.context import Context, Result
 from medexp.stages.evaluated_files import Selection, find_labels, select
+from medexp.stages.measuring import measure, objects_of_image, write_objects
+from medexp.stages.object_tables import ImageObjects, pooled_scores
 from medexp.stages.score_tables import (
     LESION_COLUMNS,
     Foreground,
@@ -49,10 +53,14 @@ def evaluate(
     lesions: ProtocolName | None,
     lesion_variant: Literal["official", "toolkit"],
     snfh_slip: bool,
+    objects: ObjectScoring,
+    measure_only: bool,
     num_workers: Index | None,
     context: Context,
 ) -> Result:
     """Score every prediction and write cases.csv, lesions.csv, lesionwise.csv, summary.json and evaluation.json.
+
+    Of images the objects are measured and matched as well; see `medexp.stages.object_tables` for their tables.
 
     Args:
         predictions: Any folder of label maps (see `medexp.io.pairing`); None: what the upstream run `predicted` wrote.
@@ -65,6 +73,8 @@ def evaluate(
         lesions: Lesion-wise protocol, one of `medexp.metrics.lesions.PROTOCOLS`; None: no lesion-wise scores.
         lesion_variant: "official", or "toolkit" for the simpler one over all labels and regions.
         snfh_slip: Reproduce the official 2024 program's dilation of SNFH.
+        objects: What is an object of an image, and when two objects match.
+        measure_only: Measure the objects of predicted images; no reference is read and nothing is scored.
         num_workers: Processes; None: one per core.
         context: The run.
 
@@ -74,11 +84,15 @@ def evaluate(
         CohortError: Files cannot be read or hold unknown label values; all are listed.
         ConfigurationError: A setting does not fit.
     """
+    if measure_only:
+        return measure(predictions, references, labels, regions, objects, num_workers=num_workers, context=context)
     selection = select(predictions, references, context=context)
-    values = dict(labels) if labels is not None else find_labels(selection, context=context)
+    places = (selection.predictions, selection.references)
+    values = dict(labels) if labels is not None else find_labels(places, context=context)
     scoring = scoring_of(
         values, regions, nsd_tolerances_mm, lesions=lesions, variant=lesion_variant, snfh_slip=snfh_slip
     )
+    scoring = replace(scoring, objects=objects)
     scored = _score_all(selection.pairs, scoring, num_workers)
     rows = case_rows(scored)
     overall = foreground(rows, list(values), empty_reference=empty_reference)
@@ -93,7 +107,10 @@ def evaluate(
         "labels": values,
         "regions": dict(scoring.regions),
     }
-    files = _write(context.run.folder, scored, rows, columns, overall, settings)
+    images = [objects_of_image(one) for one in scored if one.objects is not None]
+    if images:
+        settings["objects"] = asdict(objects)
+    files = _write(context.run.folder, scored, rows, columns, overall, settings, images)
     files["evaluation"] = _write_manifest(context.run.folder, selection, scored, files, settings)
     _track(context, columns, overall, files)
     return _result(files, columns, overall, settings, len(scored))
@@ -134,6 +151,7 @@ def _write(
     columns: Mapping[str, ColumnSummary],
     overall: Foreground,
     settings: Mapping[str, Any],
+    images: Sequence[ImageObjects],
 ) -> dict[str, Path]:
     files = {"cases": folder / "cases.csv", "summary": folder / "summary.json"}
     write_table(files["cases"], rows)
@@ -142,7 +160,9 @@ def _write(
         found = lesion_rows(scored)
         write_table(files["lesions"], found, columns=None if found else LESION_COLUMNS)
         write_table(files["lesionwise"], lesionwise_rows(scored))
-    _write_summary(files["summary"], scored, columns, overall, settings)
+    if images:
+        files |= write_objects(folder, images)
+    _write_summary(files["summary"], scored, columns, overall, settings, pooled_scores(images))
     return files
 
 
@@ -152,6 +172,7 @@ def _write_summary(
     columns: Mapping[str, ColumnSummary],
     overall: Foreground,
     settings: Mapping[str, Any],
+    objects: Mapping[str, Row],
 ) -> None:
     compared = [ScoredFiles(one.scores, str(one.pair.prediction), str(one.pair.reference)) for one in scored]
     own = {
@@ -167,6 +188,8 @@ def _write_summary(
         "columns": {name: summary.row() for name, summary in columns.items()},
         "settings": dict(settings),
     }
+    if objects:
+        own["objects_of_all_images"] = dict(objects)
     # nnU-Net writes and expects NaN, which JSON itself does not have.
     write_text(path, json.dumps({**nnunet_summary(compared), "medexp": own}, indent=1) + "\n")
 
@@ -192,16 +215,24 @@ def _write_manifest(
                 "reference": {"path": str(one.pair.reference), "sha256": one.reference_sha256},
                 "images": {channel: str(path) for channel, path in one.pair.images},
                 "shape": list(one.shape),
-                "spacing_mm": list(one.scores.spacing_mm),
+                **_spacing(one),
             }
             for one in scored
         ],
         "without_reference": list(selection.without_reference),
-        "files": {name: {"path": path.name, "sha256": sha256_of(path)} for name, path in files.items()},
+        "files": {
+            name: {"path": path.relative_to(folder).as_posix(), "sha256": sha256_of(path)}
+            for name, path in files.items()
+        },
     }
     path = folder / "evaluation.json"
     write_json(path, record)
     return path
+
+
+def _spacing(one: ScoredPair) -> dict[str, list[float] | None]:
+    name = "spacing_mm" if one.objects is None else "pixel_size_um"
+    return {name: None if one.spacing is None else list(one.spacing)}
 
 
 def _track(
@@ -211,7 +242,8 @@ def _track(
     means["evaluate/mean_foreground_dice"] = overall.mean
     context.tracker.log_metrics({name: value for name, value in means.items() if math.isfinite(value)}, 0)
     for path in files.values():
-        context.tracker.log_artifact(path)
+        if path.parent == context.run.folder:  # a table per image would be thousands
+            context.tracker.log_artifact(path)
 
 
 def _result(
@@ -225,7 +257,8 @@ def _result(
     tolerances = settings["nsd_tolerances_mm"]
     nsd_mm = 1.0 if 1.0 in tolerances else next(iter(tolerances), None)
     scores = {"mean_dice": overall.mean}
-    scores |= {f"dice/{name}": columns[f"dice/{name}"].mean for name in structures if f"dice/{name}" in columns}
+    for score in ("dice", "object_f1"):
+        scores |= {key: columns[key].mean for key in (f"{score}/{name}" for name in structures) if key in columns}
     lines = [
         *score_lines(columns, structures, nsd_mm=nsd_mm, num_cases=num_cases),
         f"mean foreground Dice {overall.mean:.4f} [{overall.low:.4f}, {overall.high:.4f}] over {num_cases} cases; "

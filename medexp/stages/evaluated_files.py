@@ -1,7 +1,7 @@
 """Which files an evaluation compares: of an earlier run, of any folder, or of both."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from medexp.runs.files import read_json
 from medexp.runs.ledger import Run
 from medexp.runs.lineage import ancestry
 from medexp.stages.context import Context
+from medexp.stages.image_scoring import PredictedImage
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,29 @@ def select(predictions: str | Path | None, references: str | Path | None, *, con
     referred = label_maps(Path(references), key="evaluate.references")
     pairs = paired(predicted, referred, where="evaluate.predictions")
     return Selection(tuple(_with_images(pair) for pair in pairs), str(predictions), str(references))
+
+
+def select_predictions(predictions: str | Path | None, *, context: Context) -> tuple[str, list[PredictedImage]]:
+    """Return where the predictions are, and all of them, sorted by case; references are not looked for.
+
+    Raises:
+        ConfigurationError: There is no such folder, or neither a folder nor an earlier stage=predict.
+        CohortError: The folder holds no label map, or several of one case.
+    """
+    runs = context.upstream.get("predicted", [])
+    if predictions is not None:
+        found = label_maps(Path(predictions), key="evaluate.predictions")
+        return str(predictions), [PredictedImage(case, path) for case, path in found.items()]
+    if not runs:
+        message = "evaluate.predictions: expected a folder of label maps or an earlier stage=predict, got neither"
+        raise ConfigurationError(message)
+    manifest = runs[0].output("predictions").verified()
+    return str(manifest), [
+        PredictedImage(
+            str(entry["case"]), runs[0].folder / _path_of(entry["prediction"]), entry.get("sha256"), _images(entry)
+        )
+        for entry in sorted(_entries(manifest), key=lambda entry: str(entry["case"]))
+    ]
 
 
 def _of_run(run: Run, references: str | Path | None) -> Selection:
@@ -135,8 +159,12 @@ def _with_images(pair: Pair) -> Pair:
     return pair if pair.images else replace(pair, images=images_beside(pair.reference))
 
 
-def find_labels(selection: Selection, *, context: Context) -> dict[str, int]:
+def find_labels(places: Sequence[str], *, context: Context) -> dict[str, int]:
     """Return the foreground labels of the prepared cohort, else of a dataset.json beside or above the files.
+
+    Args:
+        places: Files or folders that are compared.
+        context: The run.
 
     Raises:
         ConfigurationError: Neither says them.
@@ -146,7 +174,7 @@ def find_labels(selection: Selection, *, context: Context) -> dict[str, int]:
         if manifest is not None:
             return {str(name): int(value) for name, value in manifest["labels"].items()}
     tried = []
-    for place in (selection.predictions, selection.references):
+    for place in places:
         for folder in (Path(place), Path(place).parent):
             path = folder / "dataset.json"
             if path.is_file():

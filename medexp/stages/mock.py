@@ -9,6 +9,8 @@ from medexp.preparation.mock_folder import MARKER
 from medexp.stages.context import Context, Result
 from medexp.types import Count, Index
 
+_ENDINGS = (".nii.gz", ".tif")
+
 _log = logging.getLogger(__name__)
 
 
@@ -17,7 +19,7 @@ def mock(
     *,
     root: str | Path,
     num_patients: Count,
-    shape: Sequence[Count],
+    shape: Sequence[Count] | None,
     seed: Index,
     context: Context,
 ) -> Result:
@@ -27,7 +29,7 @@ def mock(
         datamodule: Knows the raw format (`write_mock_cohort`).
         root: The raw folder.
         num_patients: Number of synthetic patients.
-        shape: Voxels of a volume.
+        shape: Voxels of a volume or pixels of an image; None: as large as the dataset has them.
         seed: Another seed, another cohort.
         context: The run.
 
@@ -36,8 +38,8 @@ def mock(
         StorageError: A file cannot be written.
     """
     place = Path(root).absolute()
-    written = datamodule.write_mock_cohort(place, num_patients=num_patients, shape=tuple(shape), seed=seed)
-    files = sorted(path for path in place.rglob("*.nii.gz"))
+    written = datamodule.write_mock_cohort(place, num_patients=num_patients, shape=shape, seed=seed)
+    files = sorted(path for path in place.rglob("*") if path.name.endswith(_ENDINGS))
     _log.info("%s: %d files of %d synthetic patients", place, len(files), num_patients)
     state = "wrote" if written else "found as it was"
     context.tracker.log_metrics({"mock/files": float(len(files))}, step=0)

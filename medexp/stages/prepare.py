@@ -1,4 +1,4 @@
-"""Prepare a cohort: raw files -> prepared store, manifest, splits, fingerprint, plan, nnU-Net layout, QC report."""
+"""Prepare a cohort: raw files -> prepared store, manifest, splits, fingerprint, plan, QC report, for volumes nnU-Net."""
 
 import json
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medexp.io.prepared import FINGERPRINT, MANIFEST, PLAN, SPLITS, PreparedCohort, StoredCase
-from medexp.preparation.cohort import prepare_cohort
+from medexp.preparation.image_cohort import IMAGES
 from medexp.preparation.nnunet_layout import RawLayout
 from medexp.preparation.raw_cases import RawCase
 from medexp.runs.files import read_json
@@ -35,7 +35,7 @@ def prepare(
         datamodule: Knows the raw format and the cohort's settings (`cohort`).
         store: The prepared store.
         skip_bad_cases: Go on without the cases that cannot be used; they are listed in the manifest and the report.
-        nnunet: Where the nnU-Net raw layout goes.
+        nnunet: Where the nnU-Net raw layout of volumes goes.
         num_workers: Processes; None: one per core that this process may use.
         context: The run.
 
@@ -48,21 +48,15 @@ def prepare(
     started = time.perf_counter()
     folder = context.run.folder
     settings = datamodule.cohort()
-    nnunet.require_ours(settings.name, default_root=folder / "nnunet_raw")  # before the work, not after it
-    cohort = prepare_cohort(
-        settings,
+    if settings.has_nnunet_layout:
+        nnunet.require_ours(settings.name, default_root=folder / "nnunet_raw")  # before the work, not after it
+    cohort = settings.prepare(
         folder=folder,
         store=Path(store).absolute(),
         skip_bad_cases=skip_bad_cases,
         num_workers=num_workers,
     )
-    layout = nnunet.write(
-        [_raw(case) for case in cohort.cases],
-        name=cohort.name,
-        channels=cohort.channels,
-        labels=cohort.labels,
-        default_root=folder / "nnunet_raw",
-    )
+    layout = _nnunet_layout(nnunet, cohort, folder / "nnunet_raw") if settings.has_nnunet_layout else None
     files = {
         "manifest": MANIFEST,
         "splits": SPLITS,
@@ -72,6 +66,8 @@ def prepare(
         "quality_table": "qc.csv",
         "quality_page": "qc.html",
     }
+    if (folder / IMAGES).exists():
+        files["images"] = IMAGES
     outputs = {name: folder / file for name, file in files.items()}
     splits_hash = identity_of({"splits": read_json(folder / SPLITS)})
     _track(context, cohort, splits_hash)
@@ -79,6 +75,16 @@ def prepare(
     # The plan is in: a configured patch makes other networks of the same cases.
     digest = identity_of({"cases": cohort.digest, "splits": splits_hash, "plan": read_json(folder / PLAN)})
     return Result(outputs=outputs, digest=digest, lines=lines)
+
+
+def _nnunet_layout(nnunet: RawLayout, cohort: PreparedCohort, default_root: Path) -> Path:
+    return nnunet.write(
+        [_raw(case) for case in cohort.cases],
+        name=cohort.name,
+        channels=cohort.channels,
+        labels=cohort.labels,
+        default_root=default_root,
+    )
 
 
 def _raw(case: StoredCase) -> RawCase:
@@ -96,27 +102,36 @@ def _track(context: Context, cohort: PreparedCohort, splits_hash: str) -> None:
     context.tracker.log_artifact(context.run.folder / "qc.json")
 
 
-def _summary(cohort: PreparedCohort, layout: Path, page: Path, *, elapsed_s: float) -> tuple[str, ...]:
+def _summary(cohort: PreparedCohort, layout: Path | None, page: Path, *, elapsed_s: float) -> tuple[str, ...]:
     excluded = cohort.manifest["excluded"]
     warned = [case for case in cohort.cases if case.record["warnings"]]
     train = [case for case in cohort.cases if case.role == "train"]
     patients = len({case.patient for case in train})
+    whose = "groups" if cohort.kind == "images" else "patients"
     each = elapsed_s / max(1, len(cohort.cases))
     lines = [
-        f"{len(train)} training cases of {patients} patients, {len(cohort.test_cases)} test cases"
+        f"{len(train)} training cases of {patients} {whose}, {len(cohort.test_cases)} test cases"
         f" in {elapsed_s:.1f} s ({each:.2f} s per case)",
         f"left out: {len(excluded)}" + "".join(f"\n  {record['case']}: {record['reasons'][0]}" for record in excluded),
         f"with warnings: {len(warned)}"
         + "".join(f"\n  {case.case}: {'; '.join(case.record['warnings'])}" for case in warned[:_LISTED])
         + (f"\n  and {len(warned) - _LISTED} more" if len(warned) > _LISTED else ""),
         f"folds: {len(cohort.splits)}, validation cases {', '.join(str(len(val)) for _, val in cohort.splits)}",
-        f"plan: patch {_sizes(cohort.plan.patch_size)}, spacing {_sizes(cohort.plan.spacing_mm)} mm,"
-        f" {len(cohort.plan.strides) - 1} poolings",
+        _plan(cohort),
         f"store: {cohort.store}",
-        f"nnU-Net raw layout: {layout}",
+        *([] if layout is None else [f"nnU-Net raw layout: {layout}"]),
         f"quality report: {page}",
     ]
     return tuple(lines)
+
+
+def _plan(cohort: PreparedCohort) -> str:
+    patch, poolings = _sizes(cohort.plan.patch_size), len(cohort.plan.strides) - 1
+    if cohort.kind == "images":
+        diameter = cohort.fingerprint["mean_diameter_px"]
+        objects = "no object" if diameter is None else f"objects {diameter:.1f} pixels wide in the mean"
+        return f"plan: patch {patch} pixels, {objects}, {poolings} poolings"
+    return f"plan: patch {patch}, spacing {_sizes(cohort.plan.spacing_mm)} mm, {poolings} poolings"
 
 
 def _sizes(values: tuple[float | int, ...]) -> str:

@@ -17,7 +17,15 @@ Row = dict[str, Any]
 # What a score is worth where reference and prediction are both empty, by the name of the policy.
 _BOTH_EMPTY: Mapping[str, Mapping[str, Policy]] = {
     "nan": {},
-    "one": {"dice": 1.0, "iou": 1.0, "nsd": 1.0, "hd95_mm": 0.0, "mean_dice": 1.0},
+    "one": {
+        "dice": 1.0,
+        "iou": 1.0,
+        "nsd": 1.0,
+        "hd95_mm": 0.0,
+        "mean_dice": 1.0,
+        "object_f1": 1.0,
+        "mean_average_precision": 1.0,
+    },
 }
 EMPTY_REFERENCE = tuple(_BOTH_EMPTY)
 
@@ -56,6 +64,8 @@ def _case_row(one: ScoredPair) -> Row:
     defined = [mask.dice for mask in one.scores.labels.values() if not math.isnan(mask.dice)]
     mean = sum(defined) / len(defined) if defined else float("nan")
     row: Row = {"case": one.pair.case, "patient": one.pair.patient or "", "mean_dice": mean, **measured}
+    for structure, objects in (one.objects or {}).items():
+        row |= {f"{score}/{structure}": value for score, value in objects.row().items()}
     for region, record in _lesion_records(one).items():
         row |= {f"{_column(name)}/{region}": value for name, value in record.items() if _column(name) is not None}
     return row
@@ -109,7 +119,7 @@ def lesion_rows(scored: Sequence[ScoredPair]) -> list[Row]:
 
 
 def _toolkit_lesions(one: ScoredPair) -> list[Row]:
-    voxel_mm3 = math.prod(one.scores.spacing_mm)
+    voxel_mm3 = math.prod(one.spacing or ())
     return [
         {
             "case": one.pair.case,
@@ -181,6 +191,7 @@ def score_lines(
     shown = [("Dice", "dice", 3), ("HD95 mm", "hd95_mm", 1)]
     if nsd_mm is not None:
         shown.append((f"NSD {nsd_mm:g} mm", f"nsd_{nsd_mm:g}mm", 3))
+    shown += [("object F1", "object_f1", 3), ("AP 0.50-0.95", "mean_average_precision", 3)]
     shown += [("lesion Dice", "lesionwise_dice", 3), ("lesion HD95", "lesionwise_hd95_mm", 1)]
     shown = [entry for entry in shown if any(f"{entry[1]}/{name}" in columns for name in structures)]
     width = max(len(name) for name in ("", *structures))

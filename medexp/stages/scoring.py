@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Num, UInt8
@@ -11,10 +12,13 @@ from medexp.geometry.affine import spacing_mm
 from medexp.io.nifti import RawFile, Volume, decode, read_file
 from medexp.io.pairing import Pair
 from medexp.metrics.brats import RegionScores, lesion_wise_scores
+from medexp.metrics.image_scores import ImageScores, score_image
 from medexp.metrics.lesions import PROTOCOLS, LesionProtocol
+from medexp.metrics.object_scores import ObjectScores, ObjectScoring
 from medexp.metrics.segmentation import CaseScores, score_case
 from medexp.metrics.toolkit import ToolkitScores, toolkit_scores
 from medexp.preparation.verification import grid_difference
+from medexp.stages.image_scoring import is_image, pixel_side_um, read_image_labels, score_image_objects
 
 _LISTED_VALUES = 10
 _VARIANTS = ("official", "toolkit")
@@ -26,7 +30,8 @@ class Scoring:
     """What is computed of every case.
 
     `regions` join labels by name. `protocol` asks for the official lesion-wise scores, `toolkit_regions` for the
-    toolkit's, of these label values; None: not computed.
+    toolkit's, of these label values; None: not computed. `objects` says what is an object of an image; volumes have
+    none.
     """
 
     labels: Mapping[str, int]
@@ -34,6 +39,13 @@ class Scoring:
     nsd_tolerances_mm: tuple[float, ...]
     protocol: LesionProtocol | None = None
     toolkit_regions: Mapping[str, tuple[int, ...]] | None = None
+    objects: ObjectScoring | None = None
+
+    @property
+    def structures(self) -> dict[str, tuple[int, ...]]:
+        """The values of each label and region."""
+        joined = {name: tuple(sorted(self.labels[one] for one in members)) for name, members in self.regions.items()}
+        return {name: (value,) for name, value in self.labels.items()} | joined
 
     @property
     def protocol_name(self) -> str | None:
@@ -96,15 +108,20 @@ def _protocol(lesions: str, values: Mapping[str, tuple[int, ...]], *, snfh_slip:
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """A case's scores with the digests of the files that they were computed from."""
+    """A case's scores with the digests of the files that they were computed from.
+
+    `spacing` is the size of a voxel in mm, or of a pixel in um where it is known.
+    """
 
     pair: Pair
     prediction_sha256: str
     reference_sha256: str
     shape: tuple[int, ...]
-    scores: CaseScores
-    official: Mapping[str, RegionScores] | None
-    toolkit: Mapping[str, ToolkitScores] | None
+    spacing: tuple[float, ...] | None
+    scores: CaseScores | ImageScores
+    official: Mapping[str, RegionScores] | None = None
+    toolkit: Mapping[str, ToolkitScores] | None = None
+    objects: Mapping[str, ObjectScores] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +135,42 @@ class BadPair:
 
 def score_pair(pair: Pair, scoring: Scoring) -> ScoredPair | BadPair:
     """Read, check and score one case; what is wrong with it is returned, so that all bad cases can be listed."""
+    if is_image(pair.prediction) != is_image(pair.reference):
+        reason = f"{pair.prediction} and {pair.reference}: expected two images or two volumes, got one of each"
+        return BadPair(pair, (reason,), is_grid=False)
+    return _score_image_pair(pair, scoring) if is_image(pair.prediction) else _score_volume_pair(pair, scoring)
+
+
+def _score_image_pair(pair: Pair, scoring: Scoring) -> ScoredPair | BadPair:
+    objects = scoring.objects
+    try:
+        sides = [read_image_labels(path, scoring.labels) for path in (pair.prediction, pair.reference)]
+        side_um = pixel_side_um(objects.pixel_size_um if objects else None, sides, pair.images)
+    except CaseError as error:
+        return BadPair(pair, (str(error),), is_grid=False)
+    prediction, reference = (side.array for side in sides)
+    if prediction.shape != reference.shape:
+        shapes = f"{prediction.shape} and {reference.shape}"
+        reason = f"{pair.prediction} and {pair.reference}: expected images of one size, got {shapes}"
+        return BadPair(pair, (reason,), is_grid=True)
+    reasons = _changed(pair, sides[0].file)
+    for path, array in ((pair.prediction, prediction), (pair.reference, reference)):
+        reasons += _strangers(path, array, scoring)
+    if reasons:
+        return BadPair(pair, tuple(reasons), is_grid=False)
+    arrays = (prediction, reference)
+    return ScoredPair(
+        pair=pair,
+        prediction_sha256=sides[0].file.sha256,
+        reference_sha256=sides[1].file.sha256,
+        shape=reference.shape,
+        spacing=None if side_um is None else (side_um, side_um),
+        scores=score_image(prediction, reference, scoring.labels, scoring.regions),
+        objects=score_image_objects(arrays, scoring.structures, objects, side_um) if objects else None,
+    )
+
+
+def _score_volume_pair(pair: Pair, scoring: Scoring) -> ScoredPair | BadPair:
     try:
         prediction_file, reference_file = read_file(pair.prediction), read_file(pair.reference)
         prediction, reference = decode(prediction_file), decode(reference_file)
@@ -128,11 +181,8 @@ def score_pair(pair: Pair, scoring: Scoring) -> ScoredPair | BadPair:
         reason = f"{pair.prediction} and {pair.reference}: expected one voxel grid, got {grids}"
         return BadPair(pair, (reason,), is_grid=True)
     reasons = _changed(pair, prediction_file)
-    values = sorted(scoring.labels.values())
     for path, volume in ((pair.prediction, prediction), (pair.reference, reference)):
-        unknown = _unknown_values(volume.array, values)
-        if unknown:
-            reasons.append(f"{path}: expected the label values {[0, *values]}, got also {unknown}")
+        reasons += _strangers(path, volume.array, scoring)
     if reasons:
         return BadPair(pair, tuple(reasons), is_grid=False)
     return _scored(pair, (prediction_file, reference_file), (prediction, reference), scoring)
@@ -147,6 +197,7 @@ def _scored(pair: Pair, files: tuple[RawFile, RawFile], volumes: tuple[Volume, V
         prediction_sha256=files[0].sha256,
         reference_sha256=files[1].sha256,
         shape=volumes[1].header.shape,
+        spacing=spacing,
         scores=score_case(predicted, referred, spacing, scoring.labels, scoring.regions, scoring.nsd_tolerances_mm),
         official=None if protocol is None else lesion_wise_scores(predicted, referred, spacing, protocol),
         toolkit=None if toolkit is None else toolkit_scores(predicted, referred, spacing, toolkit),
@@ -160,7 +211,13 @@ def _changed(pair: Pair, file: RawFile) -> list[str]:
     return [f"{message}; to score another file, name its folder: evaluate.predictions=FOLDER"]
 
 
-def _unknown_values(array: Num[np.ndarray, "i j k"], known: list[int]) -> list[float | int]:
+def _strangers(path: Path, array: Num[np.ndarray, "..."], scoring: Scoring) -> list[str]:
+    values = sorted(scoring.labels.values())
+    unknown = _unknown_values(array, values)
+    return [f"{path}: expected the label values {[0, *values]}, got also {unknown}"] if unknown else []
+
+
+def _unknown_values(array: Num[np.ndarray, "..."], known: list[int]) -> list[float | int]:
     """Return the values that are neither 0 nor a label, the first few."""
     if array.dtype.kind == "u" and array.dtype.itemsize == 1:
         found = np.flatnonzero(np.bincount(array.ravel())).astype(np.float64)

@@ -14,8 +14,8 @@ def touch(*paths: Path) -> None:
         path.touch()
 
 
-@pytest.mark.parametrize("suffix", ["", "-seg", "_seg", "_pred", "-pred"])
-@pytest.mark.parametrize("extension", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("suffix", ["", "-seg", "_seg", "_pred", "-pred", "_mask", "_pred_mask"])
+@pytest.mark.parametrize("extension", [".nii.gz", ".nii", ".tif", ".tiff"])
 def test_every_name_variation_is_the_same_case(tmp_path, suffix, extension):
     touch(tmp_path / f"BraTS-GLI-00001-100{suffix}{extension}")
     assert list(label_maps(tmp_path, key="evaluate.predictions")) == ["BraTS-GLI-00001-100"]
@@ -30,6 +30,13 @@ def test_raw_case_folders_give_their_label_maps_only(tmp_path):
         touch(*(tmp_path / "site" / case / f"{case}-{kind}.nii.gz" for kind in ("seg", "t1c", "t1n", "t2f", "t2w")))
     maps = label_maps(tmp_path, key="evaluate.references")
     assert {case: path.name for case, path in maps.items()} == {"A-1": "A-1-seg.nii.gz", "A-10": "A-10-seg.nii.gz"}
+
+
+def test_a_probability_map_beside_its_mask_is_no_label_map(tmp_path):
+    touch(tmp_path / "W_1_pred_mask.tif", tmp_path / "W_1_pred_prob.tif")
+    assert {case: path.name for case, path in label_maps(tmp_path, key="evaluate.predictions").items()} == {
+        "W_1": "W_1_pred_mask.tif"
+    }
 
 
 def test_marked_and_plain_names_may_be_mixed(tmp_path):

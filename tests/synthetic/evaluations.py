@@ -8,18 +8,23 @@ import numpy as np
 from medexp.geometry.grids import Grid
 from medexp.io.nifti import write_nifti
 from medexp.io.tables import write_table
+from medexp.metrics.object_scores import ObjectScoring
 from medexp.runs.files import sha256_of, write_json
 from medexp.runs.ledger import Run, now
 from medexp.stages.context import Context, Result
 from medexp.stages.evaluate import evaluate
 from medexp.stages.report import report
 from medexp.tracking import Tracker
+from tests.synthetic.wells import write_image, write_mask
 
 LABELS = {"NETC": 1, "SNFH": 2, "ET": 3, "RC": 4}
 REGIONS = {"WT": ("NETC", "SNFH", "ET"), "TC": ("NETC", "ET")}
 SHAPE = (24, 20, 22)
 AFFINE = np.array([[-1.0, 0, 0, 23], [0, 1, 0, 0], [0, 0, 1.5, 0], [0, 0, 0, 1]])
 
+OBJECTS = ObjectScoring(
+    min_area_px=1, fill_holes=False, split_touching=False, split_depth_px=1.0, iou=0.5, pixel_size_um=None
+)
 SETTINGS = {
     "labels": LABELS,
     "regions": REGIONS,
@@ -28,6 +33,8 @@ SETTINGS = {
     "lesions": "brats_2024_gli",
     "lesion_variant": "official",
     "snfh_slip": True,
+    "objects": OBJECTS,
+    "measure_only": False,
     "num_workers": 1,
 }
 
@@ -141,6 +148,29 @@ def predicted(output_dir: Path, maps: dict[str, tuple[np.ndarray, np.ndarray | N
         images = {"t1c": {"path": str(image), "sha256": sha256_of(image)}}
         cases.append({**shared, "role": "train", "images": images, "label": reference and {"path": reference}})
     content = {"dataset": "brats", "labels": LABELS, "cases": cases, "excluded": [], "digest": "d" * 64, **manifest}
+    write_json(prepared.folder / "manifest.json", content)
+    finish(prepared, Result(outputs={"manifest": prepared.folder / "manifest.json"}, digest="d" * 64))
+    write_json(run.folder / "predictions.json", {"cases": entries})
+    return finish(run, Result(outputs={"predictions": run.folder / "predictions.json"}))
+
+
+def predicted_images(output_dir: Path, masks: dict[str, tuple[np.ndarray, np.ndarray | None]]) -> Run:
+    """Return a finished stage=predict of images behind a prepared cohort; `masks` are prediction and reference."""
+    raw = output_dir / "raw"
+    prepared = fake_run(output_dir, "prepare", letter="b")
+    run = fake_run(output_dir, "predict", upstream={"prepared": [prepared]}, letter="9")
+    entries, cases = [], []
+    for number, (case, (prediction, label)) in enumerate(masks.items()):
+        path = write_mask(run.folder / "predictions" / f"{case}_pred_mask.tif", prediction)
+        image = write_image(raw / "images" / f"{case}.tif", prediction if label is None else label, seed=number)
+        reference = None if label is None else str(write_mask(raw / "masks" / f"{case}_mask.tif", label))
+        shared = {"case": case, "patient": case}
+        relative = str(path.relative_to(run.folder))
+        images = {"gray": {"path": str(image), "sha256": sha256_of(image)}}
+        entries.append({**shared, "prediction": relative, "sha256": sha256_of(path), "reference": reference})
+        entries[-1]["images"] = {"gray": str(image)}
+        cases.append({**shared, "role": "train", "images": images, "label": reference and {"path": reference}})
+    content = {"dataset": "wells", "labels": {"spheroid": 1}, "cases": cases, "excluded": [], "digest": "d" * 64}
     write_json(prepared.folder / "manifest.json", content)
     finish(prepared, Result(outputs={"manifest": prepared.folder / "manifest.json"}, digest="d" * 64))
     write_json(run.folder / "predictions.json", {"cases": entries})

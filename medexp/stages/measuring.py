@@ -1,0 +1,152 @@
+"""Measure the objects of predicted images, with no reference to compare them with; tables and figure of objects."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medexp.errors import CohortError, ConfigurationError
+from medexp.metrics.object_scores import ObjectScoring
+from medexp.plots.objects import Measure, object_figure
+from medexp.runs.files import atomic_write, sha256_of, write_json
+from medexp.runs.processes import for_each
+from medexp.stages.context import Context, Result
+from medexp.stages.evaluated_files import find_labels, select_predictions
+from medexp.stages.image_scoring import BadImage, MeasuredImage, PredictedImage, measure_image
+from medexp.stages.object_tables import ImageObjects, object_rows, reference_rows, write_object_tables
+from medexp.stages.scoring import ScoredPair, Scoring
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_LISTED = 20
+# Measure, its name in micrometers, and titles for both.
+_DRAWN = (
+    ("area", "area_um2", "Area (px)", "Area (µm²)"),
+    ("equivalent_diameter", "equivalent_diameter_um", "Diameter (px)", "Diameter (µm)"),
+    ("circularity", "circularity", "Circularity", "Circularity"),
+)
+
+
+def measure(
+    predictions: str | Path | None,
+    references: str | Path | None,
+    labels: Mapping[str, int] | None,
+    regions: Mapping[str, Sequence[str]],
+    objects: ObjectScoring,
+    *,
+    num_workers: int | None,
+    context: Context,
+) -> Result:
+    """Write the tables of predicted objects, their figure and evaluation.json.
+
+    Raises:
+        ConfigurationError: References are named although nothing is to be scored.
+        CohortError: Images cannot be measured; all are listed.
+    """
+    if references is not None:
+        message = f"evaluate.measure_only: expected evaluate.references=null with it, got {references}"
+        raise ConfigurationError(f"{message}; leave one of them out")
+    place, images = select_predictions(predictions, context=context)
+    values = dict(labels) if labels is not None else find_labels([place], context=context)
+    structures = Scoring(values, {name: tuple(members) for name, members in regions.items()}, ()).structures
+    work = partial(measure_image, labels=values, structures=structures, scoring=objects)
+    measured = _measured(work, images, num_workers)
+    found = [ImageObjects(one.case, one.shape, one.objects) for one in measured]
+    files = write_objects(context.run.folder, found)
+    settings = {"measure_only": True, "labels": values, "regions": dict(regions), "objects": asdict(objects)}
+    files["evaluation"] = _write_manifest(context.run.folder, place, measured, files, settings)
+    counts = {name: sum(len(one.predicted[name]) for one in found) for name in structures}
+    context.tracker.log_metrics({f"evaluate/num_objects/{name}": float(count) for name, count in counts.items()}, 0)
+    for name in ("all_objects", "object_summary", "object_figure", "evaluation"):
+        context.tracker.log_artifact(files[name])
+    lines = [f"{name}: {count} objects in {len(found)} images" for name, count in counts.items()]
+    scores = {f"num_objects/{name}": float(count) for name, count in counts.items()}
+    return Result(outputs=files, scores=scores, lines=(*lines, f"tables: {files['all_objects'].parent}"))
+
+
+def _measured(work: Any, images: Sequence[PredictedImage], num_workers: int | None) -> list[MeasuredImage]:
+    done: dict[int, MeasuredImage] = {}
+    bad: dict[int, BadImage] = {}
+    for index, outcome in for_each(work, images, num_workers=num_workers, what="images measured"):
+        if isinstance(outcome, BadImage):
+            bad[index] = outcome
+        else:
+            done[index] = outcome
+    if bad:
+        lines = [f"{bad[index].case}: {bad[index].reason}" for index in sorted(bad)]
+        rest = f"\n  and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+        listing = "".join(f"\n  {line}" for line in lines[:_LISTED]) + rest
+        raise CohortError(f"expected {len(images)} masks that can be measured, {len(bad)} cannot:{listing}")
+    return [done[index] for index in range(len(images))]
+
+
+def _write_manifest(
+    folder: Path,
+    place: str,
+    measured: Sequence[MeasuredImage],
+    files: Mapping[str, Path],
+    settings: Mapping[str, Any],
+) -> Path:
+    record = {
+        "format": FORMAT,
+        "settings": dict(settings),
+        "predictions": place,
+        "references": None,
+        "num_cases": len(measured),
+        "cases": [
+            {
+                "case": one.case,
+                "prediction": {"path": str(one.path), "sha256": one.sha256},
+                "shape": list(one.shape),
+                "pixel_size_um": one.pixel_size_um,
+            }
+            for one in measured
+        ],
+        "files": {
+            name: {"path": str(path.relative_to(folder)), "sha256": sha256_of(path)} for name, path in files.items()
+        },
+    }
+    path = folder / "evaluation.json"
+    write_json(path, record)
+    return path
+
+
+def objects_of_image(one: ScoredPair) -> ImageObjects:
+    """Return the objects of a scored image."""
+    found = one.objects or {}
+    return ImageObjects(one.pair.case, one.shape, {name: scores.predicted for name, scores in found.items()}, found)
+
+
+def write_objects(folder: Path, images: Sequence[ImageObjects]) -> dict[str, Path]:
+    """Write the tables of objects and objects.png; return the files by name."""
+    files = write_object_tables(folder, images)
+    files["object_figure"] = folder / "objects.png"
+    with atomic_write(files["object_figure"]) as temporary:
+        figure_of(images).savefig(temporary, format="png", dpi=160, facecolor="white")
+    return files
+
+
+def figure_of(images: Sequence[ImageObjects]) -> "Figure":
+    """Draw sizes and shapes of all objects, in micrometers where all pixel sizes are known, and their numbers."""
+    predicted, reference = object_rows(images), reference_rows(images)
+    with_reference = all(one.scores is not None for one in images)
+    in_um = bool(predicted or reference) and all(row["area_um2"] is not None for row in [*predicted, *reference])
+    measures = []
+    for name, name_um, title, title_um in _DRAWN:
+        column = name_um if in_um else name
+        sides = [[float(row[column]) for row in rows] for rows in (predicted, reference)]
+        measures.append(Measure(title_um if in_um else title, sides[0], sides[1] if with_reference else None))
+    pairs = {
+        one.image: (
+            sum(len(found) for found in one.predicted.values()),
+            sum(len(scores.reference) for scores in (one.scores or {}).values()),
+        )
+        for one in images
+    }
+    return object_figure(measures, pairs if with_reference else None)
