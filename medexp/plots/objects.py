@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BINS = 30
+# Measure, the same in micrometers, and titles for both.
+_DRAWN = (
+    ("area", "area_um2", "Area (px)", "Area (µm²)"),
+    ("equivalent_diameter", "equivalent_diameter_um", "Diameter (px)", "Diameter (µm)"),
+    ("circularity", "circularity", "Circularity", "Circularity"),
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,27 @@ class Measure:
     title: str
     predicted: Sequence[float]
     reference: Sequence[float] | None
+
+
+def size_and_shape(
+    predicted: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]] | None
+) -> list[Measure]:
+    """Return area, diameter and circularity of tables of objects; in micrometers where every pixel size is known.
+
+    Cells may be numbers or their text; an empty one is undefined.
+    """
+    everything = [*predicted, *(reference or ())]
+    in_um = bool(everything) and all(row["area_um2"] not in (None, "") for row in everything)
+
+    def values(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:
+        return [float("nan") if row[column] in (None, "") else float(row[column]) for row in rows]
+
+    measures = []
+    for name, name_um, title, title_um in _DRAWN:
+        column = name_um if in_um else name
+        other = None if reference is None else values(reference, column)
+        measures.append(Measure(title_um if in_um else title, values(predicted, column), other))
+    return measures
 
 
 def object_figure(measures: Sequence[Measure], counts: Mapping[str, tuple[int, int]] | None) -> "Figure":

@@ -17,7 +17,7 @@ _MARGIN_VOXELS = 3
 _TOLERANCE_VOXELS = 0.15  # by which an outline may be simplified
 # Where between a voxel outside (0) and one inside (1) an outline runs. Lines run a little inside, so that those of
 # two labels that touch lie side by side instead of on each other; fills end on the edge.
-_ON_THE_EDGE, _INSIDE = 0.5, 0.85
+ON_THE_EDGE, INSIDE = 0.5, 0.85
 _PLANES = (
     # name, axis looked along (RAS+), axes of columns and rows, letters at the left, right and top edge
     ("axial", 2, (0, 1), ("R", "L", "A")),
@@ -52,9 +52,14 @@ class Plane:
     letters: tuple[str, str, str]
 
     @property
-    def aspect(self) -> float:
-        """Width over height."""
-        return self.width_mm / self.height_mm
+    def size(self) -> tuple[float, float]:
+        """Width and height in the unit of the outlines."""
+        return self.width_mm, self.height_mm
+
+    @property
+    def caption(self) -> str:
+        """What the picture shows."""
+        return f"{self.name} {self.position_mm:.0f} mm".replace("-", "−")
 
 
 def three_planes(
@@ -89,8 +94,8 @@ def three_planes(
                 width_mm=cut.size_mm[0],
                 height_mm=cut.size_mm[1],
                 picture="" if gray is None or window is None else _picture(cut.of(gray), window),
-                reference=cut.outlines(volumes[0], level=_ON_THE_EDGE),
-                prediction=cut.outlines(volumes[1], level=_INSIDE),
+                reference=cut.outlines(volumes[0], level=ON_THE_EDGE),
+                prediction=cut.outlines(volumes[1], level=INSIDE),
                 letters=letters,
             )
         )
@@ -122,7 +127,7 @@ class _Cut:
         plane = self.of(labels)
         step = (self.spacing[self.shown[0]], self.spacing[self.shown[1]])
         values = np.unique(plane[plane > 0])
-        return tuple(Outline(int(value), _path(plane == value, step, level)) for value in values)
+        return tuple(Outline(int(value), outline_path(plane == value, step, level)) for value in values)
 
 
 def _canonical(volume: Shaped[np.ndarray, "i j k"], axes: Axes, flips: Flips) -> Shaped[np.ndarray, "..."]:
@@ -201,12 +206,19 @@ def _picture(plane: Num[np.ndarray, "row column"], window: tuple[float, float]) 
     return data_uri(encode_png(np.repeat(gray[..., None], 3, axis=2)))
 
 
-def _path(mask: Bool[np.ndarray, "row column"], step_mm: tuple[float, float], level: float) -> str:
+def outline_path(mask: Bool[np.ndarray, "row column"], step: tuple[float, float], level: float) -> str:
+    """Return the outline of a mask as the `d` of an SVG path.
+
+    Args:
+        mask: The mask.
+        step: Width and height of a pixel in the path's unit.
+        level: Where between a pixel outside (0) and one inside (1) the line runs.
+    """
     from skimage.measure import approximate_polygon, find_contours
 
     parts = []
     for contour in find_contours(np.pad(mask, 1).astype(np.float32), level):
         points = approximate_polygon(contour, _TOLERANCE_VOXELS) - 0.5  # padding, and voxel centers at halves
-        steps = "L".join(f"{column * step_mm[0]:.1f} {row * step_mm[1]:.1f}" for row, column in points[:-1])
+        steps = "L".join(f"{column * step[0]:.1f} {row * step[1]:.1f}" for row, column in points[:-1])
         parts.append(f"M{steps}Z")
     return "".join(parts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medexp.errors import CohortError, ConfigurationError
 from medexp.metrics.object_scores import ObjectScoring
-from medexp.plots.objects import Measure, object_figure
+from medexp.plots.objects import object_figure, size_and_shape
 from medexp.runs.files import atomic_write, sha256_of, write_json
 from medexp.runs.processes import for_each
 from medexp.stages.context import Context, Result
@@ -25,12 +25,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 _LISTED = 20
-# Measure, its name in micrometers, and titles for both.
-_DRAWN = (
-    ("area", "area_um2", "Area (px)", "Area (µm²)"),
-    ("equivalent_diameter", "equivalent_diameter_um", "Diameter (px)", "Diameter (µm)"),
-    ("circularity", "circularity", "Circularity", "Circularity"),
-)
 
 
 def measure(
@@ -133,20 +127,14 @@ def write_objects(folder: Path, images: Sequence[ImageObjects]) -> dict[str, Pat
 
 
 def figure_of(images: Sequence[ImageObjects]) -> "Figure":
-    """Draw sizes and shapes of all objects, in micrometers where all pixel sizes are known, and their numbers."""
-    predicted, reference = object_rows(images), reference_rows(images)
-    with_reference = all(one.scores is not None for one in images)
-    in_um = bool(predicted or reference) and all(row["area_um2"] is not None for row in [*predicted, *reference])
-    measures = []
-    for name, name_um, title, title_um in _DRAWN:
-        column = name_um if in_um else name
-        sides = [[float(row[column]) for row in rows] for rows in (predicted, reference)]
-        measures.append(Measure(title_um if in_um else title, sides[0], sides[1] if with_reference else None))
-    pairs = {
+    """Draw sizes and shapes of all objects, and their numbers against the references'."""
+    if not all(one.scores is not None for one in images):
+        return object_figure(size_and_shape(object_rows(images), None), None)
+    counts = {
         one.image: (
             sum(len(found) for found in one.predicted.values()),
             sum(len(scores.reference) for scores in (one.scores or {}).values()),
         )
         for one in images
     }
-    return object_figure(measures, pairs if with_reference else None)
+    return object_figure(size_and_shape(object_rows(images), reference_rows(images)), counts)

@@ -34,6 +34,9 @@ class Evaluation:
             ManifestError: A file is missing or does not say what it must.
         """
         files = {name: output.verified() for name, output in run.outputs().items()}
+        if "evaluation" in files and "cases" not in files:
+            message = f"{run.folder}: expected an evaluation with scores, got one of evaluate.measure_only=true"
+            raise ManifestError(f"{message}; name references, or read its tables")
         missing = sorted({"evaluation", "cases", "summary"} - files.keys())
         if missing:
             message = f"{run.folder}: expected the outputs of stage=evaluate, {missing} are missing"
@@ -54,6 +57,11 @@ class Evaluation:
     def settings(self) -> Mapping[str, Any]:
         """What was asked for: labels, regions, policies, protocol."""
         return self.manifest["settings"]
+
+    @property
+    def of_images(self) -> bool:
+        """Whether images with objects were scored, not volumes."""
+        return "objects" in self.settings
 
     @property
     def labels(self) -> Mapping[str, int]:

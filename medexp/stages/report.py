@@ -12,6 +12,7 @@ from medexp.runs.lineage import ancestry
 from medexp.stages.context import Context, Result
 from medexp.stages.recorded_evaluation import Evaluation
 from medexp.stages.report_cases import worst_cases
+from medexp.stages.report_images import object_section
 from medexp.stages.report_lineage import (
     definitions,
     facts,
@@ -61,8 +62,8 @@ def _values(evaluation: Evaluation, title: str, max_cases: int, context: Context
         "scores": score_table(evaluation),
         "strips": Markup(strips(evaluation)),
         "worst": worst_cases(evaluation, max_cases),
-        "worst_caption": f"By mean Dice over labels, {shown} of {len(evaluation.cases)}. Each picture goes through the "
-        "largest lesion of the reference, where the plane cuts most of it; right is on the left.",
+        "objects": object_section(evaluation),
+        "worst_caption": f"By mean Dice over labels, {shown} of {len(evaluation.cases)}. {_picture(evaluation)}",
         "legend": colors,
         "color_of_value": {value: colors[name] for name, value in evaluation.labels.items()},
         "all_cases": all_cases(evaluation),
@@ -72,6 +73,15 @@ def _values(evaluation: Evaluation, title: str, max_cases: int, context: Context
         "facts": facts(evaluation, manifest, behind),
         "definitions": definitions(evaluation),
     }
+
+
+def _picture(evaluation: Evaluation) -> str:
+    if evaluation.of_images:
+        return "The reference is filled, the prediction outlined, whole images."
+    return (
+        "Each picture goes through the largest lesion of the reference, where the plane cuts most of it; right is on "
+        "the left."
+    )
 
 
 def _subtitle(evaluation: Evaluation) -> str:

@@ -11,7 +11,10 @@ from jaxtyping import Integer, Num
 from medexp.errors import CaseError
 from medexp.io.nifti import Volume, decode, read_file, read_volume
 from medexp.plots.slices import Plane, three_planes
+from medexp.plots.stills import Still
+from medexp.stages.image_scoring import is_image
 from medexp.stages.recorded_evaluation import Evaluation
+from medexp.stages.report_images import image_planes
 from medexp.stages.report_scores import case_table, lesion_records
 
 log = logging.getLogger(__name__)
@@ -30,7 +33,7 @@ def worst_cases(evaluation: Evaluation, max_cases: int) -> list[dict[str, Any]]:
 def _card(evaluation: Evaluation, row: Mapping[str, Any], rank: int) -> dict[str, Any]:
     case = str(row["case"])
     files = evaluation.files_of[case]
-    planes, channel, note = _planes(files)
+    planes, channel, note = _planes(files, evaluation.labels)
     columns, rows = case_table(evaluation, row)
     lesions = lesion_records(evaluation, case)
     shown = lesions[:_LONGEST_TABLE]
@@ -52,8 +55,10 @@ def _card(evaluation: Evaluation, row: Mapping[str, Any], rank: int) -> dict[str
     }
 
 
-def _planes(files: Mapping[str, Any]) -> tuple[Sequence[Plane], str, str]:
+def _planes(files: Mapping[str, Any], labels: Mapping[str, int]) -> tuple[Sequence[Plane] | Sequence[Still], str, str]:
     """Return the planes, the channel that they show, and what is to be said about them."""
+    if is_image(Path(files["prediction"]["path"])):
+        return image_planes(files, labels)
     try:
         prediction, reference = (_as_scored(files[kind]) for kind in ("prediction", "reference"))
     except CaseError as error:

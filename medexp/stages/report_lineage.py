@@ -134,15 +134,34 @@ def facts(evaluation: Evaluation, manifest: Mapping[str, Any] | None, runs: Sequ
 def definitions(evaluation: Evaluation) -> dict[str, str]:
     """Return the definition of every number on the page."""
     settings = evaluation.settings
+    pixel = "pixels" if evaluation.of_images else "voxels"
     found = {
         "Mean foreground Dice": "Mean over the labels of the mean Dice over cases; regions do not count. A case's mean "
         "Dice is that over the labels present in it.",
-        "Dice": "Twice the shared voxels over the voxels of both masks.",
-        "HD95": "The larger of the two directed 95th percentiles of surface distances, weighted by area, in mm.",
-        "NSD": "Share of both surfaces that lie within the tolerance of the other (normalized surface Dice).",
-        "Intervals": "95 %, percentile bootstrap over cases, 2,000 resamples.",
+        "Dice": f"Twice the shared {pixel} over the {pixel} of both masks.",
     }
+    if evaluation.of_images:
+        found |= _of_objects(settings["objects"])
+    else:
+        found |= {
+            "HD95": "The larger of the two directed 95th percentiles of surface distances, weighted by area, in mm.",
+            "NSD": "Share of both surfaces that lie within the tolerance of the other (normalized surface Dice).",
+        }
+    found["Intervals"] = "95 %, percentile bootstrap over cases, 2,000 resamples."
     if settings["protocol"] is not None:
         rule = "mean over the lesions of the reference and the spurious ones of the prediction; missed and spurious"
         found["Lesion-wise"] = f"{settings['protocol']}: {rule} lesions score Dice 0 and the penalty distance."
     return found
+
+
+def _of_objects(settings: Mapping[str, Any]) -> dict[str, str]:
+    holes = "holes filled" if settings["fill_holes"] else "holes left open"
+    touching = "split at their necks" if settings["split_touching"] else "not split"
+    return {
+        "IoU": "The shared pixels over the pixels of either mask.",
+        "Objects": f"8-connected, at least {settings['min_area_px']} pixels, {holes}, touching ones {touching}; of "
+        "prediction and reference alike.",
+        "Object F1": f"2 TP / (2 TP + FP + FN) of objects matched one to one at an IoU of {settings['iou']:g} or more.",
+        "Average precision": "TP / (TP + FP + FN) at an IoU threshold (StarDist, Cellpose); 0.50–0.95 is its mean over "
+        "0.50, 0.55, ... 0.95. Not the area under a precision-recall curve.",
+    }

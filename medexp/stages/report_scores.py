@@ -1,7 +1,7 @@
 """The tables and the figure of scores in a report."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from medexp.plots.distributions import ScorePanel, score_strips
@@ -21,10 +21,12 @@ def tiles(evaluation: Evaluation) -> list[dict[str, str]]:
         (f"Dice, {main}", f"dice/{main}", _SHARE),
         (f"HD95, {main}", f"hd95_mm/{main}", _MM),
         (f"Lesion-wise Dice, {main}", f"lesionwise_dice/{main}", _SHARE),
+        (f"Object F1, {main}", f"object_f1/{main}", _SHARE),
+        (f"Average precision 0.50–0.95, {main}", f"mean_average_precision/{main}", _SHARE),
     ]
-    if evaluation.main_nsd_mm is not None and wanted[-1][1] not in evaluation.columns:
+    if evaluation.main_nsd_mm is not None and f"lesionwise_dice/{main}" not in evaluation.columns:
         nsd = f"nsd_{evaluation.main_nsd_mm:g}mm"
-        wanted[-1] = (f"NSD at {evaluation.main_nsd_mm:g} mm, {main}", f"{nsd}/{main}", _SHARE)
+        wanted.insert(2, (f"NSD at {evaluation.main_nsd_mm:g} mm, {main}", f"{nsd}/{main}", _SHARE))
     return found + [
         _tile(name, evaluation.columns[column], unit, total)
         for name, column, unit in wanted
@@ -72,10 +74,9 @@ def score_table(evaluation: Evaluation) -> dict[str, Any]:
         "nan": "Where reference and prediction are both empty nothing is measured: such cases are left out.",
         "one": "Where reference and prediction are both empty the score is perfect.",
     }[evaluation.settings["empty_reference"]]
-    caption = (
-        f"Means over cases with 95 % bootstrap intervals; n is the number of cases behind each. {policy} "
-        "A distance to an empty mask is infinite and left out as well; n says so."
-    )
+    caption = f"Means over cases with 95 % bootstrap intervals; n is the number of cases behind each. {policy}"
+    if any(unit == _MM for _, _, unit in shown):
+        caption += " A distance to an empty mask is infinite and left out as well; n says so."
     return {"columns": [title for title, _, _ in shown], "rows": rows, "caption": caption}
 
 
@@ -87,7 +88,18 @@ def _shown_scores(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     if evaluation.settings["protocol"] is not None:
         shown.append(("Lesion-wise Dice", "lesionwise_dice", _SHARE))
         shown.append(("Lesion-wise HD95 (mm)", "lesionwise_hd95_mm", _MM))
-    return shown
+    shown += (
+        [
+            ("IoU", "iou", _SHARE),
+            ("Object F1", "object_f1", _SHARE),
+            ("Average precision 0.50–0.95", "mean_average_precision", _SHARE),
+        ]
+        if evaluation.of_images
+        else []
+    )
+    return [
+        entry for entry in shown if any(f"{entry[1]}/{name}" in evaluation.columns for name in evaluation.structures)
+    ]
 
 
 def _cell(summary: Mapping[str, Any] | None, unit: str) -> dict[str, Any]:
@@ -120,19 +132,23 @@ def strips(evaluation: Evaluation) -> str:
 def all_cases(evaluation: Evaluation) -> dict[str, Any]:
     """Return one row per case, worst first, with the Dice of every label and region."""
     dice = [name for name in evaluation.structures if f"dice/{name}" in evaluation.columns]
-    main = evaluation.main_structure
+    title, last = _last_column(evaluation)
     rows = [
         {
             "case": row["case"],
-            "cells": [
-                _case_cell(row["mean_dice"]),
-                *(_case_cell(row[f"dice/{name}"]) for name in dice),
-                {"text": distance(row[f"hd95_mm/{main}"]), "share": None},
-            ],
+            "cells": [_case_cell(row["mean_dice"]), *(_case_cell(row[f"dice/{name}"]) for name in dice), last(row)],
         }
         for row in evaluation.cases
     ]
-    return {"columns": ["mean Dice", *dice, f"HD95 {main} (mm)"], "rows": rows}
+    return {"columns": ["mean Dice", *dice, title], "rows": rows}
+
+
+def _last_column(evaluation: Evaluation) -> tuple[str, Callable[[Mapping[str, Any]], dict[str, Any]]]:
+    """Return what the table of all cases ends with: objects of images, a distance of volumes."""
+    main = evaluation.main_structure
+    if evaluation.of_images:
+        return f"object F1 {main}", lambda row: _case_cell(row[f"object_f1/{main}"])
+    return f"HD95 {main} (mm)", lambda row: {"text": distance(row[f"hd95_mm/{main}"]), "share": None}
 
 
 def _case_cell(value: float) -> dict[str, Any]:
@@ -149,10 +165,20 @@ def case_table(evaluation: Evaluation, row: Mapping[str, Any]) -> tuple[list[str
         ("reference (ml)", "reference_volume_mm3", milliliters),
         ("prediction (ml)", "prediction_volume_mm3", milliliters),
         ("lesion-wise Dice", "lesionwise_dice", score),
+        ("IoU", "iou", score),
+        ("reference (px)", "reference_area_px", _count),
+        ("prediction (px)", "prediction_area_px", _count),
+        ("object F1", "object_f1", score),
+        ("AP 0.50–0.95", "mean_average_precision", score),
+        ("found", "objects_matched", _count),
+        ("missed", "objects_missed", _count),
+        ("spurious", "objects_spurious", _count),
         ("found", "lesions_matched", _count),
         ("missed", "lesions_missed", _count),
         ("spurious", "lesions_spurious", _count),
     ]
+    if not evaluation.of_images:  # overlap has its table above; a volume's card is about lesions
+        shown = [entry for entry in shown if entry[1] != "iou"]
     shown = [entry for entry in shown if any(f"{entry[1]}/{name}" in row for name in evaluation.structures)]
     rows = [
         {
