@@ -134,6 +134,7 @@ def medexp_batches(folder: Path, recipe: str) -> Iterator[Any]:
     from medexp.datasets.reading import VoxelReader
     from medexp.io.prepared import PreparedCohort
     from medexp.sampling.order import GlobalBatches
+    from medexp.sampling.patches import LabelPositions
     from medexp.transforms.augmentation import Augmentation
 
     values = yaml.safe_load((ROOT / "conf" / "dataset" / "augmentation" / f"{recipe}.yaml").read_text())
@@ -144,7 +145,7 @@ def medexp_batches(folder: Path, recipe: str) -> Iterator[Any]:
         reader=VoxelReader((0, 1, 2, 3), None),
         augmentation=Augmentation(**values),
         patch_size=PATCH,
-        foreground_fraction=0.33,
+        positions=LabelPositions(0.33),
         seed=0,
     )
     order = GlobalBatches(num_cases=len(cases), batch_size=BATCH, steps_per_epoch=1000, seed=0)

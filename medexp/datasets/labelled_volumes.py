@@ -1,29 +1,26 @@
 """Volumes with a label map: raw files, prepared cohort, folds, training patches, whole volumes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from jaxtyping import Float32
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from medexp.datasets.agreement import BACKGROUND, agreed_channels, agreed_labels, require_known_labels
-from medexp.datasets.loading import PatchBatches, PatchLoader, VolumeLoader, worker_count
-from medexp.datasets.reading import VoxelReader
-from medexp.errors import CohortError, ConfigurationError, ManifestError
-from medexp.io.prepared import MANIFEST, PreparedCohort, StoredCase
+from medexp.datasets.loading import PatchLoader, VolumeLoader
+from medexp.datasets.opened import Opened
+from medexp.errors import ConfigurationError, ManifestError
+from medexp.io.prepared import PreparedCohort, StoredCase
 from medexp.metrics.lesions import ProtocolName
-from medexp.preparation.cohort import CohortSettings, FindCases, prepare_unseen
+from medexp.preparation.cohort import CohortSettings, FindCases
 from medexp.preparation.normalization import Normalization
-from medexp.preparation.store import Rebuilder
-from medexp.sampling.order import GlobalBatches
+from medexp.sampling.patches import LabelPositions
 from medexp.transforms.augmentation import Augmentation
 from medexp.types import Amount, Count, DataContract, Positive, Share
 
-VALIDATION, TEST = "validation", "test"
+MOCK_SHAPE = (96, 112, 96)  # voxels
 
 
 class LabelledVolumes(LightningDataModule):
@@ -103,12 +100,13 @@ class LabelledVolumes(LightningDataModule):
         self._require_ranges()
         if self.labels is not None:
             self._require_names(self.labels)
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
 
-    def write_mock_cohort(self, root: Path, *, num_patients: int, shape: Sequence[int], seed: int) -> bool:
+    def write_mock_cohort(self, root: Path, *, num_patients: int, shape: Sequence[int] | None, seed: int) -> bool:
         """Write a synthetic cohort in the dataset's raw format; return whether it was not there yet."""
+        size = tuple(shape or MOCK_SHAPE)
         return self.write_mock(
-            root, num_patients=num_patients, shape=tuple(shape), seed=seed, channels=self.channels, labels=self.labels
+            root, num_patients=num_patients, shape=size, seed=seed, channels=self.channels, labels=self.labels
         )
 
     def cohort(self) -> CohortSettings:
@@ -148,18 +146,11 @@ class LabelledVolumes(LightningDataModule):
             ConfigurationError: There is no such fold, or the patch has other axes than the cohort.
             CohortError: The fold has no training or no validation cases.
         """
-        cohort = PreparedCohort.open(prepared, store)
-        cohort = cohort.with_rebuild(Rebuilder.of(cohort.manifest))
-        contract = self._agreed_contract(cohort, where=str(prepared / MANIFEST))
-        train, validation = cohort.fold(fold)
-        for kind, cases in (("training", train), ("validation", validation)):
-            _require_labelled(cases, f"fold {fold} of {prepared / MANIFEST}: expected labelled {kind} cases")
-        order = tuple(cohort.channels.index(channel) for channel in contract.channels)
-        reader = VoxelReader(order, cohort.channel_statistics(fold))
-        workers = worker_count(num_workers)
-        self._opened = _Opened(cohort, contract, reader, tuple(train), tuple(validation), seed, workers)
+        self._opened = Opened.of(
+            prepared, agree=self._agreed_contract, fold=fold, store=store, seed=seed, num_workers=num_workers
+        )
 
-    def _agreed_contract(self, cohort: PreparedCohort, *, where: str) -> DataContract:
+    def _agreed_contract(self, cohort: PreparedCohort, where: str) -> DataContract:
         labels = agreed_labels(self.labels, cohort.labels, where=where)
         self._require_names(labels)
         patch_size = self.patch_size or cohort.plan.patch_size
@@ -183,58 +174,26 @@ class LabelledVolumes(LightningDataModule):
 
     def train_dataloader(self) -> PatchLoader:
         """Return a loader of training batches; see `medexp.keys` for what is in one."""
-        opened = self._require_open()
-        batches = PatchBatches(
-            cases=opened.train,
-            reader=opened.reader,
+        return self._require_open().train_loader(
             augmentation=self.augmentation,
-            patch_size=opened.contract.patch_size,
-            foreground_fraction=self.foreground_fraction,
-            seed=opened.seed,
-        )
-        order = GlobalBatches(
-            num_cases=len(opened.train),
+            positions=LabelPositions(self.foreground_fraction),
             batch_size=self.batch_size,
             steps_per_epoch=self.steps_per_epoch,
-            seed=opened.seed,
         )
-        return PatchLoader(batches, order, num_workers=opened.num_workers, pin_memory=torch.cuda.is_available())
 
     def val_dataloader(self) -> VolumeLoader:
         """Return a loader of the fold's whole validation volumes."""
-        opened = self._require_open()
-        return VolumeLoader(opened.validation, opened.reader)
+        return self._require_open().val_loader()
 
     def cases(self, source: str | Path) -> tuple[StoredCase, ...]:
-        """Return the cases to predict.
-
-        Args:
-            source: "validation": the fold's; "test": those set aside before folds were cut; or a folder in the
-                dataset's raw layout, whose cases are verified and stored as the cohort was.
-
-        Raises:
-            CohortError: There are none, or some cannot be used; all of these are listed.
-        """
-        opened = self._require_open()
-        if str(source) == VALIDATION:
-            return opened.validation
-        if str(source) == TEST:
-            if not opened.cohort.test_cases:
-                raise CohortError(
-                    "predict.source=test: expected test cases, got none; name dataset.test_roots and prepare"
-                )
-            return tuple(opened.cohort.test_cases)
-        folder = Path(source)
-        if not folder.is_dir():
-            message = f"predict.source: expected '{VALIDATION}', '{TEST}' or a folder, got '{source}'"
-            raise ConfigurationError(f"{message}, which is not there")
-        return tuple(prepare_unseen(folder, self.cohort(), prepared=opened.cohort, num_workers=opened.num_workers))
+        """Return the cases to predict; see `Opened.cases`."""
+        return self._require_open().cases(source, self.cohort())
 
     def volume(self, case: StoredCase) -> Float32[Tensor, "channel *spatial"]:
         """Return a whole image as the network gets it; CT is normalized by the opened fold's training cases."""
         return self._require_open().reader.volume(case)
 
-    def _require_open(self) -> "_Opened":
+    def _require_open(self) -> Opened:
         if self._opened is None:
             raise ManifestError(
                 "expected an opened dataset, got one that was not: call open(<folder of stage=prepare>)"
@@ -258,23 +217,3 @@ class LabelledVolumes(LightningDataModule):
         for key, (holds, expected, found) in checks.items():
             if not holds:
                 raise ConfigurationError(f"dataset.{key}: expected {expected}, got {found}")
-
-
-@dataclass(frozen=True, eq=False)
-class _Opened:
-    """A cohort with a fold chosen."""
-
-    cohort: PreparedCohort
-    contract: DataContract
-    reader: VoxelReader
-    train: tuple[StoredCase, ...]
-    validation: tuple[StoredCase, ...]
-    seed: int
-    num_workers: int
-
-
-def _require_labelled(cases: Sequence[StoredCase], expectation: str) -> None:
-    without = [case.case for case in cases if not case.has_label]
-    if not cases or without:
-        found = f"{without[:5]} without a label" if without else "none"
-        raise CohortError(f"{expectation}, got {found}; add cases or lower dataset.num_folds, and run stage=prepare")

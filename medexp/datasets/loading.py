@@ -16,7 +16,7 @@ from medexp.datasets.reading import VoxelReader
 from medexp.io.prepared import StoredCase
 from medexp.keys import CASE, IMAGE, LABEL
 from medexp.sampling.order import GlobalBatches, SampleKey
-from medexp.sampling.patches import AUGMENTATION, POSITION, generator_of, patch_start
+from medexp.sampling.patches import AUGMENTATION, POSITION, Positions, generator_of
 from medexp.transforms.augmentation import Augmentation
 from medexp.transforms.draws import Draw, change_intensities
 
@@ -54,7 +54,7 @@ class PatchBatches(Dataset[Batch]):
     reader: VoxelReader
     augmentation: Augmentation
     patch_size: tuple[int, ...]
-    foreground_fraction: float
+    positions: Positions
     seed: int
     memory: Recycler = field(default_factory=Recycler, repr=False)
 
@@ -72,14 +72,8 @@ class PatchBatches(Dataset[Batch]):
 
     def start(self, key: SampleKey) -> tuple[int, ...]:
         """Return the first voxel of a sample's patch."""
-        case = self.cases[key.case]
-        return patch_start(
-            generator_of(POSITION, seed=self.seed, epoch=key.epoch, index=key.index),
-            shape=case.shape,
-            patch_size=self.patch_size,
-            foreground_fraction=self.foreground_fraction,
-            foreground=case.foreground,
-        )
+        generator = generator_of(POSITION, seed=self.seed, epoch=key.epoch, index=key.index)
+        return self.positions.start(generator, self.cases[key.case], patch_size=self.patch_size)
 
     def draw(self, key: SampleKey) -> Draw:
         """Return what happens to a sample's patch."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medexp.datasets.buffers import empty
 from medexp.io.prepared import ChannelStatistics, StoredCase
-from medexp.transforms.draws import Draw
+from medexp.transforms.draws import Draw, turn
 from medexp.transforms.spatial import Box, centered_offset, empty_source, resample_image, resample_label, source_box
 
 Slices = tuple[slice, ...]
@@ -60,6 +60,8 @@ class VoxelReader:
             self._copy_patch(case, image, label, start=start, flips=draw.flips)
         else:
             self._resample_patch(case, image, label, start=start, draw=draw)
+        turn(image, draw)
+        turn(label, draw)
 
     def _copy_patch(
         self,

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise, product
 from math import ceil
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -14,6 +15,7 @@ from medexp.types import Count, PartialShare
 
 NetworkFunction = Callable[[Tensor], Tensor]
 Slices = tuple[slice, ...]
+Padding = Literal["zeros", "reflect"]
 
 _SIGMA_SHARE = 0.125  # of the window's side: MONAI's and nnU-Net's value
 _LEAST_IMPORTANCE = 1e-3  # MONAI's floor: corners keep a voice, and no weight is zero
@@ -25,7 +27,7 @@ class SlidingWindow:
     """Cover an image by windows of one size and average their outputs, the center of a window counting most.
 
     The windows lie as MONAI's do: `overlap` apart, the last one of each axis moved back to end with the image.
-    An image smaller than the window is padded with zeros around it and cropped back.
+    An image smaller than the window is padded around it, and the output is cropped back.
 
     With `skip_background`, a window without foreground is not run; foreground is every voxel with a channel that
     is not exactly zero. Such a voxel keeps all windows that hold it, so its result does not change; a background
@@ -35,6 +37,7 @@ class SlidingWindow:
         overlap: Share of a window's side that neighbors have in common, at least 0 and below 1.
         batch_size: Windows that run at once.
         skip_background: Do not run windows without foreground.
+        padding: What lies around a small image: "zeros", or "reflect" for the image mirrored at its edges.
 
     Raises:
         ConfigurationError: A value is out of its range.
@@ -44,7 +47,9 @@ class SlidingWindow:
         (tests/inference/test_sliding_window.py).
     """
 
-    def __init__(self, *, overlap: PartialShare, batch_size: Count, skip_background: bool) -> None:
+    def __init__(
+        self, *, overlap: PartialShare, batch_size: Count, skip_background: bool, padding: Padding = "zeros"
+    ) -> None:
         if not 0 <= overlap < 1:
             raise ConfigurationError(f"overlap: expected at least 0 and below 1, got {overlap}")
         if batch_size < 1:
@@ -52,6 +57,7 @@ class SlidingWindow:
         self.overlap = overlap
         self.batch_size = batch_size
         self.skip_background = skip_background
+        self.padding = padding
         self._importance: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
 
     @torch.no_grad()
@@ -74,7 +80,7 @@ class SlidingWindow:
         size = tuple(image.shape[1:])
         if len(patch_size) != len(size):
             raise ConfigurationError(f"dataset.patch_size: expected {len(size)} sides, got {tuple(patch_size)}")
-        padded, inside = _pad_to(image, tuple(patch_size))
+        padded, inside = _pad_to(image, tuple(patch_size), self.padding)
         places = list(self.places(tuple(padded.shape[1:]), patch_size))
         if self.skip_background:
             places = _holding_foreground(padded, places) or places[:1]
@@ -129,7 +135,7 @@ def _gaussian(window: tuple[int, ...]) -> Float[Tensor, "*window"]:
 
 
 def _pad_to(
-    image: Float[Tensor, "channel *spatial"], window: tuple[int, ...]
+    image: Float[Tensor, "channel *spatial"], window: tuple[int, ...], padding: Padding
 ) -> tuple[Float[Tensor, "channel *padded"], Slices]:
     """Return the image padded to at least one window, and where the original lies in it."""
     missing = [max(side - length, 0) for length, side in zip(image.shape[1:], window, strict=True)]
@@ -138,7 +144,18 @@ def _pad_to(
     if not any(missing):
         return image, inside
     margins = [(start, total - start) for start, total in zip(before, missing, strict=True)]
+    if padding == "reflect":
+        for axis, (first, last) in enumerate(margins, start=1):
+            image = image.index_select(axis, _mirrored(image.shape[axis], first, last, image.device))
+        return image, inside
     return pad(image, [side for axis in reversed(margins) for side in axis]), inside
+
+
+def _mirrored(length: int, before: int, after: int, device: torch.device) -> Integer[Tensor, " padded"]:
+    """Return which pixel stands at each place of a side that is mirrored at its ends, as often as it takes."""
+    period = max(2 * (length - 1), 1)
+    places = torch.arange(-before, length + after, device=device) % period
+    return torch.minimum(places, period - places) if length > 1 else torch.zeros_like(places)
 
 
 def _holding_foreground(image: Float[Tensor, "channel *spatial"], places: Sequence[Slices]) -> list[Slices]:

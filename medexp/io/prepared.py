@@ -198,6 +198,11 @@ class PreparedCohort:
         return str(self.manifest["dataset"])
 
     @property
+    def kind(self) -> str:
+        """What the cases are: "volumes" or "images"."""
+        return str(self.manifest.get("kind", "volumes"))
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """The channel names in stored order."""
         return tuple(self.manifest["channels"])

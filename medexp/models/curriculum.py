@@ -1,19 +1,21 @@
 """What a training stage trains, how long and at which rate: phases, schedules, freezing."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from medexp.errors import ConfigurationError
-from medexp.types import Count, Index
+from medexp.types import Amount, Count, Index, PartialShare, Share
 
 Schedule = Callable[..., float]
+PlateauState = dict[str, float | int]
 _WILDCARDS = frozenset("*?[")
 
 
@@ -26,7 +28,7 @@ class Phase:
         accumulate_grad_batches: Batches whose mean gradient makes one optimizer step; read by the trainer.
         freeze: Parts that do not train: a module or parameter by its dotted name, or a pattern with `*`.
         optimizer: Takes the parameters that train.
-        schedule: One of the functions below: the learning rate's factor after a number of steps.
+        schedule: One of the functions below, or a `Plateau`: the learning rate's factor after a number of steps.
         warmup_steps: Optimizer steps over which the rate rises linearly to its full value, before the schedule.
     """
 
@@ -59,6 +61,79 @@ class Phase:
             return self.schedule(min(step - warmup, remaining), total_steps=remaining)
 
         return LambdaLR(optimizer, factor)
+
+
+class Plateau:
+    """A learning rate that falls when validation no longer improves.
+
+    The rate's factor is multiplied by `factor` when `monitor` has not improved by more than `min_delta` for more than
+    `patience` validations in a row, down to `least_share` of the full rate. It falls with the second optimizer step
+    after the validation. What was counted stands in every checkpoint: those of torch and Lightning hold the state from
+    before the validation of their epoch, and a resumed run would go on from there.
+
+    Source:
+        `torch.optim.lr_scheduler.ReduceLROnPlateau` with an absolute threshold and no cooldown; agrees with it
+        (tests/models/test_curriculum.py).
+    """
+
+    def __init__(
+        self,
+        *,
+        monitor: str,
+        mode: Literal["min", "max"],
+        factor: PartialShare,
+        patience: Index,
+        min_delta: Amount,
+        least_share: Share,
+    ) -> None:
+        """Take the rule.
+
+        Args:
+            monitor: A validation score.
+            mode: Whether less or more of it is better.
+            factor: What the rate is multiplied by.
+            patience: Validations without an improvement that are waited for.
+            min_delta: What counts as an improvement.
+            least_share: Of the full rate; the rate does not fall below it.
+        """
+        self.monitor, self.mode, self.factor = monitor, mode, factor
+        self.patience, self.min_delta, self.least_share = patience, min_delta, least_share
+        self._best, self._waited, self._share = math.nan, 0, 1.0
+
+    def __call__(self, step: int, *, total_steps: int) -> float:
+        """Return the present share of the rate; steps do not change it."""
+        return self._share
+
+    def look_at(self, scores: Mapping[str, float]) -> None:
+        """Compare the scores of a validation with the best so far.
+
+        Raises:
+            ConfigurationError: The monitored score is not among them.
+        """
+        if self.monitor not in scores:
+            message = f"model.curriculum.*.schedule.monitor: expected one of {sorted(scores)}, got '{self.monitor}'"
+            raise ConfigurationError(f"{message}; choose one of them")
+        value = scores[self.monitor]
+        if self._is_better(value):
+            self._best, self._waited = value, 0
+            return
+        self._waited += 1
+        if self._waited > self.patience:
+            self._share, self._waited = max(self._share * self.factor, self.least_share), 0
+
+    def _is_better(self, value: float) -> bool:
+        if math.isnan(value) or math.isnan(self._best):
+            return not math.isnan(value)
+        gain = value - self._best if self.mode == "max" else self._best - value
+        return gain > self.min_delta
+
+    def state_dict(self) -> PlateauState:
+        """Return plain numbers."""
+        return {"best": self._best, "waited": self._waited, "share": self._share}
+
+    def load_state_dict(self, state: Mapping[str, float | int]) -> None:
+        """Take up what was counted."""
+        self._best, self._waited, self._share = float(state["best"]), int(state["waited"]), float(state["share"])
 
 
 def constant(step: int, *, total_steps: int) -> float:

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, UInt8
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from medexp.errors import ConfigurationError
+from medexp.inference.decisions import Decision, Softmax
 from medexp.inference.ensembling import average_flips
 from medexp.inference.sliding_window import SlidingWindow
-from medexp.inference.writers import decide
 from medexp.keys import IMAGE, LABEL
 from medexp.metrics.label_dice import LabelDice
-from medexp.models.curriculum import Phase, find_frozen_modules, freeze
-from medexp.networks.pretrained import Coverage, load_all, load_weights, reset_head
+from medexp.models.curriculum import Phase, Plateau, find_frozen_modules, freeze
+from medexp.networks.pretrained import Coverage, load_all, load_part, load_weights, reset_head
 from medexp.networks.weights import locate_weights, read_weights
 from medexp.types import DataContract, Share
 
-_BACKGROUND_LOGIT = 20.0  # of voxels in windows that were not run: background beyond 1 - 1e-7
+_LARGEST = Softmax()
 _MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
@@ -38,7 +38,7 @@ class Segmentation(LightningModule):
         contract: What the dataset promises.
         phase: The curriculum's entry to train; None: the model only predicts.
         network: Takes `in_channels`, `out_channels` and what the plan says, as far as its signature has them.
-        head: The layer whose outputs are the labels.
+        head: The layer whose outputs are the labels; it starts anew. None: no layer is special.
         weights: A file, a MONAI bundle folder or a hub id; None: random values.
         weights_sha256: What the file must hash to; None: it is recorded, not checked.
         weights_channels: The order of channels that the weights were trained on. A checkpoint of medexp knows its own.
@@ -50,6 +50,8 @@ class Segmentation(LightningModule):
         channels_last: Keep channels innermost in memory.
         window: Covers whole volumes in validation.
         curriculum: The phases by name.
+        decision: What the outputs mean.
+        weights_part: The part of the network that the weights are of, for example its encoder; None: all of it.
 
     Raises:
         ConfigurationError: The phase, head, channels or freeze patterns name nothing that is there.
@@ -62,7 +64,7 @@ class Segmentation(LightningModule):
         contract: DataContract,
         phase: str | None = None,
         network: Callable[..., nn.Module],
-        head: str,
+        head: str | None,
         weights: str | Path | None,
         weights_sha256: str | None,
         weights_channels: Sequence[str] | None,
@@ -74,18 +76,26 @@ class Segmentation(LightningModule):
         channels_last: bool,
         window: SlidingWindow,
         curriculum: Mapping[str, Phase],
+        decision: Decision = _LARGEST,
+        weights_part: str | None = None,
     ) -> None:
         super().__init__()
         self.contract = contract
         self.phase = None if phase is None else _choose(curriculum, phase)
-        self.window = window
-        self.save_hyperparameters({"contract": _record(contract), "phase": phase}, logger=False)
-        self.network = _build(network, contract, deep_supervision=deep_supervision)
-        reset_head(self.network, head)
+        self.window, self.decision = window, decision
+        self.save_hyperparameters({"contract": _record(contract, decision), "phase": phase}, logger=False)
+        self.network = _build(network, contract, decision, deep_supervision=deep_supervision)
+        if head is not None:
+            reset_head(self.network, head)
         self.coverage: Coverage | None = None
         if weights is not None:
             self.coverage = self._load_weights(
-                str(weights), weights_sha256, weights_channels, head=head, min_coverage=min_weight_coverage
+                str(weights),
+                weights_sha256,
+                weights_channels,
+                part=weights_part,
+                head=head,
+                min_coverage=min_weight_coverage,
             )
         self._frozen_modules: list[nn.Module] = []
         if self.phase is not None:
@@ -128,22 +138,28 @@ class Segmentation(LightningModule):
         return self._outputs(image)[0]
 
     def segment(
-        self, image: Float[Tensor, "channel *spatial"], *, window: SlidingWindow, flips: bool = False
-    ) -> Float[Tensor, "label *spatial"]:
-        """Return the probabilities of a whole volume, background first; call it in evaluation mode.
+        self,
+        image: Float[Tensor, "channel *spatial"],
+        *,
+        window: SlidingWindow,
+        flips: bool = False,
+        tile: Sequence[int] | None = None,
+    ) -> Float[Tensor, "output *spatial"]:
+        """Return the probabilities of a whole volume or image; call it in evaluation mode.
 
         Args:
             image: As the datamodule gives it, on the model's device.
             window: Covers the volume.
             flips: Average the logits over all mirrored copies.
+            tile: Size of the windows; None: that of the training patches.
         """
         logits = window(
             average_flips(self.forward) if flips else self.forward,
             image,
-            patch_size=self.contract.patch_size,
-            background=(_BACKGROUND_LOGIT, *(0.0 for _ in self.contract.labels)),
+            patch_size=self.contract.patch_size if tile is None else tile,
+            background=self.decision.background(self.contract),
         )
-        return logits.softmax(0)
+        return self.decision.probabilities(logits)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Float[Tensor, ""]:
         """Return the loss of a batch, scaled so that each optimizer step uses the mean over its batches."""
@@ -156,10 +172,13 @@ class Segmentation(LightningModule):
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Segment whole volumes and count."""
-        prediction = torch.stack([decide(self.segment(image, window=self.window)) for image in batch[IMAGE]])
+        prediction = torch.stack([self._decided(image) for image in batch[IMAGE]])
         for predicted, label in zip(prediction, batch[LABEL], strict=True):
             self._dice.add(predicted, label)
         return {"prediction": prediction}
+
+    def _decided(self, image: Float[Tensor, "channel *spatial"]) -> UInt8[Tensor, "*spatial"]:
+        return self.decision.decide(self.segment(image, window=self.window))
 
     def on_validation_epoch_start(self) -> None:
         """Forget the cases of the epoch before."""
@@ -167,8 +186,27 @@ class Segmentation(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores; every rank has seen all cases, so nothing is exchanged."""
-        for name, value in self._dice.summary().items():
-            self.log(f"val/{name}", value, on_epoch=True, rank_zero_only=False)
+        scores = {f"val/{name}": value for name, value in self._dice.summary().items()}
+        for name, value in scores.items():
+            self.log(name, value, on_epoch=True, rank_zero_only=False)
+        plateau = self._plateau
+        if plateau is not None and not self.trainer.sanity_checking:
+            plateau.look_at(scores)
+
+    @property
+    def _plateau(self) -> Plateau | None:
+        schedule = None if self.phase is None else self.phase.schedule
+        return schedule if isinstance(schedule, Plateau) else None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint hold how far a plateau has been waited out."""
+        if self._plateau is not None:
+            checkpoint["plateau"] = self._plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up."""
+        if self._plateau is not None and "plateau" in checkpoint:
+            self._plateau.load_state_dict(checkpoint["plateau"])
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return the phase's optimizer over what trains, and its warm-up and schedule per optimizer step."""
@@ -208,9 +246,18 @@ class Segmentation(LightningModule):
         return group / remainder if remainder and batch_idx >= total - remainder else 1.0
 
     def _load_weights(
-        self, source: str, sha256: str | None, channels: Sequence[str] | None, *, head: str, min_coverage: float
+        self,
+        source: str,
+        sha256: str | None,
+        channels: Sequence[str] | None,
+        *,
+        part: str | None,
+        head: str | None,
+        min_coverage: float,
     ) -> Coverage:
         weights = read_weights(locate_weights(source), sha256=sha256)
+        if part is not None:
+            return load_part(self.network, weights, part=part, min_coverage=min_coverage)
         recorded = None if weights.contract is None else weights.contract["channels"]
         order = recorded or channels
         if order is None:
@@ -240,12 +287,15 @@ def _choose(curriculum: Mapping[str, Phase], name: str) -> Phase:
     return curriculum[name]
 
 
-def _build(network: Callable[..., nn.Module], contract: DataContract, *, deep_supervision: bool) -> nn.Module:
+def _build(
+    network: Callable[..., nn.Module], contract: DataContract, decision: Decision, *, deep_supervision: bool
+) -> nn.Module:
     """Complete the network with what its signature asks for and the configuration does not say."""
+    num_outputs = decision.num_outputs(contract)
     offered = {
         "in_channels": len(contract.channels),
-        "out_channels": contract.num_labels,
-        "classes": contract.num_labels,
+        "out_channels": num_outputs,
+        "classes": num_outputs,
         "strides": contract.plan.strides,
         "kernel_sizes": contract.plan.kernel_sizes,
         "deep_supervision": deep_supervision,
@@ -263,7 +313,7 @@ def _thin_out(label: Integer[Tensor, "batch *full"], size: Sequence[int]) -> Int
     return label[(slice(None), *(slice(None, None, step) for step in steps))]
 
 
-def _record(contract: DataContract) -> dict[str, Any]:
+def _record(contract: DataContract, decision: Decision) -> dict[str, Any]:
     """Return the contract as plain values, which a checkpoint can hold and be read back without running anything."""
     return {
         "name": contract.name,
@@ -272,4 +322,5 @@ def _record(contract: DataContract) -> dict[str, Any]:
         "regions": {name: list(members) for name, members in contract.regions.items()},
         "patch_size": list(contract.patch_size),
         "plan": contract.plan.to_json(),
+        "decision": decision.to_json(),
     }

@@ -1,6 +1,7 @@
 """Put foreign weights into a network and account for every value that did or did not fit."""
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Coverage:
         replaced: Tensors of the head, which starts anew; empty if the file's head fitted.
         permuted: Tensors whose input channels were brought into the dataset's order.
         share: Of the network's values, a replaced head aside, those that were loaded.
+        summed: Tensors whose input channels were summed to one, for gray images.
     """
 
     source: str
@@ -45,6 +47,7 @@ class Coverage:
     replaced: tuple[str, ...]
     permuted: tuple[str, ...]
     share: float
+    summed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return one paragraph for the log and for error messages."""
@@ -56,6 +59,7 @@ class Coverage:
             ("of another shape", shapes),
             ("of the head started anew", self.replaced),
             ("with permuted channels", self.permuted),
+            ("summed over colors for gray images", self.summed),
         ):
             if names:
                 parts.append(f"{len(names)} {word} ({_abridged(names)})")
@@ -106,6 +110,54 @@ def load_weights(
         reset_head(network, head)
     _log.info("%s: %s", weights.path, coverage)
     return coverage
+
+
+def load_part(network: nn.Module, weights: Weights, *, part: str, min_coverage: float) -> Coverage:
+    """Copy weights into one part of `network`, for example ImageNet's into its encoder.
+
+    Where the file's first layer takes more channels than the part's, which takes one, its weights are summed over
+    channels: a gray image then gives what it would give as equal channels. What else does not fit stays as it is.
+
+    Args:
+        network: Built for the dataset at hand.
+        weights: What `read_weights` returned.
+        part: The part's dotted name.
+        min_coverage: Share of the part's values that must be loaded.
+
+    Raises:
+        ConfigurationError: There is no such part.
+        CheckpointMismatchError: Too little fits.
+    """
+    try:
+        module = network.get_submodule(part)
+    except AttributeError as error:
+        names = [name for name, _ in network.named_children()]
+        raise ConfigurationError(f"model.weights_part: expected one of {names}, got '{part}'; choose one") from error
+    own = module.state_dict()
+    found, unexpected = _match_names(weights, own)
+    summed = tuple(name for name, value in own.items() if name in found and _is_gray_of(value, found[name]))
+    found |= {name: found[name].sum(1, keepdim=True) for name in summed}
+    coverage = _compare(own, found, weights, head=None, unexpected=unexpected, permuted=())
+    coverage = dataclasses.replace(coverage, summed=summed)
+    if coverage.share < min_coverage:
+        raise CheckpointMismatchError(
+            f"{weights.path}: expected weights for at least {100 * min_coverage:.0f} % of the values of {part} "
+            f"(model.min_weight_coverage), got {coverage}: correct model.network or give other weights"
+        )
+    module.load_state_dict({name: found[name] for name in coverage.loaded}, strict=False)
+    _log.info("%s: %s", weights.path, coverage)
+    return coverage
+
+
+def _is_gray_of(own: Tensor, found: Tensor) -> bool:
+    """Say whether a weight takes one channel where the file's takes several, and is the same otherwise."""
+    shapes = own.shape, found.shape
+    return (
+        own.dim() == found.dim() > 2
+        and own.shape[1] == 1 < found.shape[1]
+        and shapes[0][2:] == shapes[1][2:]
+        and (own.shape[0] == found.shape[0])
+    )
 
 
 def load_all(network: nn.Module, weights: Weights) -> Coverage:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -64,6 +64,7 @@ class CohortSettings:
     split_seed: int
     splits_file: Path | None
     patch_size: tuple[int, ...] | None
+    has_nnunet_layout: ClassVar[bool] = True
 
     def prepare(
         self, *, folder: Path, store: Path, skip_bad_cases: bool = False, num_workers: int | None = None

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -54,6 +54,7 @@ class ImageCohortSettings:
     split_seed: int
     splits_file: Path | None
     patch_size: tuple[int, ...] | None
+    has_nnunet_layout: ClassVar[bool] = False
 
     def prepare(
         self, *, folder: Path, store: Path, skip_bad_cases: bool = False, num_workers: int | None = None

@@ -71,19 +71,21 @@ class GlobalBatches:
         batch_size: int,
         steps_per_epoch: int | None,
         seed: int,
+        samples_per_case: int = 1,
     ) -> None:
         """Set up the order.
 
         Args:
             num_cases: Training cases.
             batch_size: Samples of a batch over all ranks.
-            steps_per_epoch: Batches; None: every case once, the last batch is as short as it must be.
+            steps_per_epoch: Batches; None: `samples_per_case` of every case, the last batch is as short as it must be.
             seed: Of the order.
+            samples_per_case: Samples of each case in an epoch without a number of steps.
         """
         self.sampler = EpochSampler()
         self.num_cases, self.batch_size, self.seed = num_cases, batch_size, seed
         self.rank, self.world_size = 0, 1
-        self.num_samples = num_cases if steps_per_epoch is None else steps_per_epoch * batch_size
+        self.num_samples = num_cases * samples_per_case if steps_per_epoch is None else steps_per_epoch * batch_size
 
     def share_with(self, *, rank: int, world_size: int) -> None:
         """Give out only what `rank` of `world_size` gets.

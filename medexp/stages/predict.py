@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError
+from medexp.inference.decisions import decision_from_json
 from medexp.inference.devices import Accelerator, Precision, autocast_for, choose_device
-from medexp.inference.ensembling import average
+from medexp.inference.ensembling import Combination, combine
 from medexp.inference.sliding_window import SlidingWindow
 from medexp.inference.writers import NativePrediction, write_prediction
 from medexp.io.prepared import StoredCase
@@ -21,7 +22,7 @@ from medexp.networks.weights import read_weights
 from medexp.runs.ledger import Output, Run
 from medexp.stages.context import Context, Result
 from medexp.stages.prediction_journal import Journal
-from medexp.types import Index
+from medexp.types import Count, Index, Share
 
 log = logging.getLogger(__name__)
 
@@ -50,24 +51,30 @@ def predict(
     precision: Precision,
     num_workers: Index | None,
     context: Context,
+    tile: Sequence[Count] | None = None,
+    threshold: Share | None = None,
+    combination: Combination = "average",
 ) -> Result:
     """Predict every case of `source` and write predictions.json beside the folder of predictions.
 
-    Several trained runs make an ensemble: the mean of their probabilities. An interrupted prediction goes on after
-    the last case that was written by the same checkpoints.
+    Several trained runs make an ensemble. What decides, and how large windows are, is read from the checkpoints. An
+    interrupted prediction goes on after the last case that was written by the same checkpoints.
 
     Args:
         datamodule: Is opened on the upstream run `prepared`.
         model: Completed here with the dataset's contract; its weights are those of the upstream runs `trained`.
-        source: "validation", "test", or a folder in the dataset's raw layout.
+        source: "validation", "test", or a folder in the dataset's raw layout; images need no masks.
         fold: Whose validation cases.
         window: Covers whole volumes.
         flips: Average over all mirrored copies.
-        save_probabilities: Write them too, float16, on the native grid.
+        save_probabilities: Write them too, on the native grid; float16 for volumes, float32 for images.
         accelerator: Where to run.
         precision: How precisely.
         num_workers: Processes that store unseen cases.
         context: The run.
+        tile: Size of the windows; None: that of the patches that the models were trained on.
+        threshold: Of the probability, where there is one output; None: the models'.
+        combination: How an ensemble comes to one opinion.
 
     Raises:
         CheckpointMismatchError: A checkpoint has changed since it was recorded, or models do not fit together.
@@ -80,6 +87,7 @@ def predict(
     device = choose_device(accelerator)
     prepared = context.upstream["prepared"][0].folder
     members = [_load(run, datamodule, model, prepared, fold, num_workers, device) for run in trained]
+    decision = members[0].model.decision if threshold is None else members[0].model.decision.at(threshold)
     datamodule.open(prepared, fold=fold, num_workers=num_workers)
     cases = list(datamodule.cases(source))
     if not cases:
@@ -90,9 +98,11 @@ def predict(
             if journal.holds(case.case):
                 continue
             parts = (
-                member.model.segment(member.volume(case).to(device), window=window, flips=flips) for member in members
+                member.model.segment(member.volume(case).to(device), window=window, flips=flips, tile=tile)
+                for member in members
             )
-            native = NativePrediction.of(average(parts), case.grid, keep_probabilities=save_probabilities)
+            joined, deciding = combine(parts, decision, combination) if len(members) > 1 else (next(parts), decision)
+            native = NativePrediction.of(joined, case.grid, keep_probabilities=save_probabilities, decision=deciding)
             journal.note(case.case, write_prediction(journal.folder, case.case, native))
             log.info("predicted %d of %d: %s", number, len(cases), case.case)
     return journal.result(cases, source)
@@ -114,6 +124,7 @@ def _load(
     module = model(contract=opened.contract, weights=None)
     _require_same_contract(dict(weights.contract or {}), dict(module.hparams["contract"]), checkpoint.path)
     load_all(module, weights)
+    module.decision = decision_from_json((weights.contract or {}).get("decision"))
     return _Member(module.eval().to(device), checkpoint, opened.volume)
 
 

@@ -1,4 +1,4 @@
-"""Prepare a cohort: raw files -> prepared store, manifest, splits, fingerprint, plan, QC report, for volumes nnU-Net."""
+"""Prepare a cohort: raw files -> prepared store, manifest, splits, fingerprint, plan, quality report."""
 
 import json
 import time

@@ -64,6 +64,8 @@ class Augmentation:
         inverted_gamma_probability: Of one on the negative of the channels, before that.
         gamma: Exponents; below and above 1 are equally likely.
         keep_background: Voxels that were 0 in all channels are 0 in the end.
+        quarter_turn_probability: Of a patch being turned by 90, 180 or 270 degrees in the plane of its last two axes,
+            which must be equally long; no value is interpolated.
     """
 
     flip_axes: Sequence[int]
@@ -89,6 +91,7 @@ class Augmentation:
     inverted_gamma_probability: Share = 0.0
     gamma: Sequence[float] | None = None
     keep_background: bool = False
+    quarter_turn_probability: Share = 0.0
 
     def __post_init__(self) -> None:
         """Refuse an impossible recipe.
@@ -135,7 +138,19 @@ class Augmentation:
             inverted_gamma=dice.per_channel(self.inverted_gamma_probability, lambda: dice.around_one(self.gamma)),
             gamma=dice.per_channel(self.gamma_probability, lambda: dice.around_one(self.gamma)),
             keep_background=self.keep_background,
+            quarter_turns=self._draw_quarter_turns(dice, patch_size),
         )
+
+    def _draw_quarter_turns(self, dice: "_Dice", patch_size: Sequence[int]) -> int:
+        """Draw last of all, so that a recipe without turns draws what it drew before there were any."""
+        if not dice.happens(self.quarter_turn_probability):
+            return 0
+        if patch_size[-1] != patch_size[-2]:
+            message = f"augmentation.quarter_turn_probability: expected 0 for patches of {list(patch_size)}"
+            raise ConfigurationError(
+                f"{message}, because only squares can be turned, got {self.quarter_turn_probability}"
+            )
+        return int(dice.generator.integers(1, 4))
 
     def _draw_space(
         self, dice: "_Dice", patch_size: Sequence[int]

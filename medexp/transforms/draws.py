@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64, Shaped, UInt8
 from torch import Tensor
 
 from medexp.transforms import intensity
@@ -24,6 +24,7 @@ class Draw:
 
     `matrix` takes a voxel's distance from the patch's center to the distance in the source: rotation,
     scaling and flips together. Without rotation and scaling only `flips` is set, because a copy is enough.
+    `quarter_turns` follow, in the plane of the last two axes.
     """
 
     flips: tuple[int, ...] = ()
@@ -38,12 +39,19 @@ class Draw:
     inverted_gamma: PerChannel | None = None
     gamma: PerChannel | None = None
     keep_background: bool = False
+    quarter_turns: int = 0
 
     @property
     def moves_background(self) -> bool:
         """Whether a change of intensity can turn zeros into something else."""
         changes = (self.blur, self.shift, self.contrast, self.low_resolution, self.inverted_gamma, self.gamma)
         return self.noise is not None or any(change is not None for change in changes)
+
+
+def turn(patch: Shaped[Tensor, "*patch"], draw: Draw) -> None:
+    """Apply the quarter turns of a draw to an image or a label, in place."""
+    if draw.quarter_turns:
+        patch.copy_(torch.rot90(patch, draw.quarter_turns, (-2, -1)).clone())
 
 
 def change_intensities(image: Float32[Tensor, "channel *patch"], draw: Draw) -> None:
@@ -99,5 +107,7 @@ def augmented(
             offset = centered_offset(draw.matrix, start=[0] * len(size), size=size)
             resample_image(image[index], new_image[index], matrix=draw.matrix, offset=offset)
             resample_label(label[index], new_label[index], matrix=draw.matrix, offset=offset)
+        turn(new_image[index], draw)
+        turn(new_label[index], draw)
         change_intensities(new_image[index], draw)
     return new_image, new_label

@@ -15,6 +15,7 @@ from medexp.errors import ConfigurationError, ManifestError
 from medexp.io.prepared import PreparedCohort
 from medexp.keys import CASE, IMAGE, LABEL
 from medexp.sampling.order import GlobalBatches
+from medexp.sampling.patches import LabelPositions
 from medexp.transforms.augmentation import Augmentation
 
 EVERYTHING = Augmentation(
@@ -47,7 +48,7 @@ def make_loader(
         reader=VoxelReader((0, 1), None),
         augmentation=EVERYTHING,
         patch_size=(16, 16, 16),
-        foreground_fraction=0.5,
+        positions=LabelPositions(0.5),
         seed=seed,
     )
     order = GlobalBatches(num_cases=len(train), batch_size=3, steps_per_epoch=steps, seed=seed)

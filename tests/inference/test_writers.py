@@ -11,7 +11,8 @@ import torch
 
 from medexp.errors import CaseError, StorageError
 from medexp.geometry.grids import Grid
-from medexp.inference.writers import NativePrediction, decide, write_prediction
+from medexp.inference.decisions import Softmax
+from medexp.inference.writers import NativePrediction, write_prediction
 from medexp.runs.files import sha256_of
 
 LAS = np.array([[-1.5, 0, 0, 30], [0, 2.0, 0, -20], [0, 0, 1.0, 5], [0, 0, 0, 1]], dtype=np.float64)
@@ -66,7 +67,7 @@ def test_axes_return_to_the_files_own_order():
     place = grid()
     stored = probabilities(place.stored_shape)
     label = NativePrediction.of(stored, place, keep_probabilities=False).label
-    assert np.array_equal(label[::-1], decide(stored).numpy())  # left and right are reversed in the file
+    assert np.array_equal(label[::-1], Softmax().decide(stored).numpy())  # left and right are reversed in the file
 
 
 def test_outside_the_crop_is_background():
