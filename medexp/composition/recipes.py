@@ -67,6 +67,7 @@ def recipe_of(
         upstream={name: recipes for name, recipes in upstream.items() if recipes},
         chosen={name: _choice_of(spec) for name, spec in specs.items() if "recorded" in spec},
         user_tags=_user_tags(config),
+        reopens=any(node["call"].get(key) == value for key, value in (node.get("reopens") or {}).items()),
     )
 
 

@@ -30,7 +30,8 @@ class Recipe:
     and folders whose listing counts; which group a file is in counts as well.
     `upstream` are the recipes of the stages that this one starts from, `chosen` the recorded runs that it looks for.
     `tags` say in a few words which run it is: stage, dataset and, where they matter, model, fold, seed.
-    `user_tags` are words to find the run by; they do not decide which run it is.
+    `user_tags` are words to find the run by; they do not decide which run it is. `reopens` says that a finished run
+    is opened again instead of reused: somebody sits before it.
     """
 
     stage: str
@@ -44,6 +45,7 @@ class Recipe:
     upstream: Mapping[str, tuple["Recipe", ...]] = field(default_factory=dict)
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     user_tags: tuple[str, ...] = ()
+    reopens: bool = False
 
     @property
     def key(self) -> str:
@@ -173,7 +175,8 @@ def open_run(addressed: Addressed, output_dir: Path, *, resume: str, run_id: str
     reason = stale_reason(latest, addressed)
     if reason is None:
         _add_user_tags(latest, addressed.recipe.user_tags)
-        return latest, Action.REUSE if latest.state == "finished" else Action.CONTINUE
+        is_done = latest.state == "finished" and not addressed.recipe.reopens
+        return latest, Action.REUSE if is_done else Action.CONTINUE
     log.warning("%s: a new attempt is made, because %s", latest.folder.name, reason)
     return _new(addressed, attempt_folder(folder, len(known) + 1)), Action.START
 

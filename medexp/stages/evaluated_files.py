@@ -54,7 +54,9 @@ def select(predictions: str | Path | None, references: str | Path | None, *, con
     return Selection(tuple(_with_images(pair) for pair in pairs), str(predictions), str(references))
 
 
-def select_predictions(predictions: str | Path | None, *, context: Context) -> tuple[str, list[PredictedImage]]:
+def select_predictions(
+    predictions: str | Path | None, *, context: Context, key: str = "evaluate.predictions"
+) -> tuple[str, list[PredictedImage]]:
     """Return where the predictions are, and all of them, sorted by case; references are not looked for.
 
     Raises:
@@ -63,10 +65,10 @@ def select_predictions(predictions: str | Path | None, *, context: Context) -> t
     """
     runs = context.upstream.get("predicted", [])
     if predictions is not None:
-        found = label_maps(Path(predictions), key="evaluate.predictions")
+        found = label_maps(Path(predictions), key=key)
         return str(predictions), [PredictedImage(case, path) for case, path in found.items()]
     if not runs:
-        message = "evaluate.predictions: expected a folder of label maps or an earlier stage=predict, got neither"
+        message = f"{key}: expected a folder of label maps or an earlier stage=predict, got neither"
         raise ConfigurationError(message)
     manifest = runs[0].output("predictions").verified()
     return str(manifest), [
