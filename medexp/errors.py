@@ -69,6 +69,10 @@ class TrackingError(MedexpError, ConnectionError):
     """MLflow cannot be reached although `tracking.strict` says that it must be."""
 
 
+class CriteriaError(MedexpError, RuntimeError):
+    """A training has ended without reaching what was asked of it; the message names the score and the limit."""
+
+
 class FrozenWeightsError(MedexpError, RuntimeError):
     """A tensor that the curriculum freezes has changed during training; the message names it."""
 

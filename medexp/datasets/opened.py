@@ -18,6 +18,7 @@ from medexp.transforms.augmentation import Augmentation
 from medexp.types import DataContract
 
 VALIDATION, TEST = "validation", "test"
+_MAPPED_IMAGE_FILES = 64
 
 
 @runtime_checkable
@@ -74,7 +75,8 @@ class Opened:
         for kind, cases in (("training", train), ("validation", validation)):
             _require_labelled(cases, f"fold {fold} of {prepared / MANIFEST}: expected labelled {kind} cases")
         order = tuple(cohort.channels.index(channel) for channel in contract.channels)
-        reader = VoxelReader(order, cohort.channel_statistics(fold))
+        mapped = _MAPPED_IMAGE_FILES if cohort.kind == "images" else None  # mapping a small file anew costs little
+        reader = VoxelReader(order, cohort.channel_statistics(fold), max_mapped=mapped)
         return cls(cohort, contract, reader, tuple(train), tuple(validation), seed, worker_count(num_workers))
 
     def train_loader(

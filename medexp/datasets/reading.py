@@ -23,14 +23,19 @@ class VoxelReader:
     A file stays mapped after its first patch: mapping it anew costs as much as copying the patch.
     """
 
-    def __init__(self, channel_order: Sequence[int], statistics: ChannelStatistics | None) -> None:
+    def __init__(
+        self, channel_order: Sequence[int], statistics: ChannelStatistics | None, *, max_mapped: int | None = None
+    ) -> None:
         """Choose the input.
 
         Args:
             channel_order: Which stored channel stands at each place.
             statistics: Normalize on reading; None: the store is normalized.
+            max_mapped: Files that stay mapped, the latest ones; None: all. What was read of a mapped file counts as
+                this process' memory as long as it is mapped.
         """
         self.channel_order, self.statistics = tuple(channel_order), statistics
+        self.max_mapped = max_mapped
         self._mapped: dict[Path, tuple[tuple[int, ...] | None, np.ndarray]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,6 +118,8 @@ class VoxelReader:
         if path not in self._mapped or self._mapped[path][0] != state:
             array = np.asarray(mapped())
             self._mapped[path] = (_state(path), array)
+            while self.max_mapped is not None and len(self._mapped) > self.max_mapped:
+                del self._mapped[next(iter(self._mapped))]
         return self._mapped[path][1]
 
     def _read_image(

@@ -303,7 +303,7 @@ def _pixels(page: Any, header: TiffHeader) -> Shaped[np.ndarray, "..."]:
     if int(page.planarconfig) == 2 and array.ndim == 3:  # planes one after another
         array = np.moveaxis(array, 0, -1)
     if photometric == _PALETTE:
-        colors = np.asarray(page.colormap)
+        colors = (np.asarray(page.colormap) >> 8).astype(np.uint8)  # written as 255 * 257 or as 255 * 256
         array = np.moveaxis(colors[:, array.reshape(header.shape).astype(np.intp)], 0, -1)
     elif photometric in {_RGB, _YCBCR}:
         array = array.reshape(*header.shape, header.samples)[..., :3]

@@ -90,14 +90,13 @@ def _prepare(
         [(case.case, case.role, case.patient) for case in cases], voxels_of={case.case: () for case in cases}
     )
     outcomes = [_with_notes(outcome) for outcome in store_cases(cases, transform, store=store, num_workers=num_workers)]
-    split, outcomes = _split(settings, outcomes, skip_bad_cases=skip_bad_cases, report=folder / "qc.html")
-    manifest = make_manifest(
-        dataset=settings.name, transform=transform, normalization=settings.normalization, store=store, outcomes=outcomes
-    )
-    records = manifest["cases"]
-    write_quality_report(manifest, folder=folder, store=store)
-    write_table(folder / IMAGES, [_row(record) for record in records], columns=_COLUMNS)
+    _described(settings, outcomes, transform, folder=folder, store=store)  # before anything is refused
     require_usable(outcomes, skip_bad_cases=skip_bad_cases, report=folder / "qc.html")
+    _require_different(outcomes, splits_file=settings.splits_file)
+    split, tested = _split(settings, [one for one in outcomes if one.key is not None and one.case.role == "train"])
+    outcomes = [_as_test(one) if one.case.case in tested else one for one in outcomes]
+    manifest = _described(settings, outcomes, transform, folder=folder, store=store)
+    records = manifest["cases"]
     train = [record for record in records if record["role"] == "train"]
     _require_objects(train, folder / "qc.html")
     _check(settings, records, split)
@@ -157,43 +156,55 @@ def _with_notes(outcome: Outcome) -> Outcome:
     return replace(outcome, warnings=(*outcome.warnings, *notes))
 
 
-def _split(
-    settings: ImageCohortSettings, outcomes: Sequence[Outcome], *, skip_bad_cases: bool, report: Path
-) -> tuple[list[Fold], list[Outcome]]:
-    """Return the folds, and the outcomes with the role that the split gives them."""
-    usable = [one for one in outcomes if one.key is not None and one.case.role == "train"]
-    group_of = {one.case.case: one.case.patient for one in usable}
-    bad = len(usable) < len([one for one in outcomes if one.case.role == "train"]) and not skip_bad_cases
-    if bad or not usable:
-        return [], list(outcomes)  # the report comes first, then the refusal
+def _described(
+    settings: ImageCohortSettings, outcomes: Sequence[Outcome], transform: ImageTransform, *, folder: Path, store: Path
+) -> dict[str, Any]:
+    """Write the quality report and the table of images; return the manifest."""
+    manifest = make_manifest(
+        dataset=settings.name, transform=transform, normalization=settings.normalization, store=store, outcomes=outcomes
+    )
+    write_quality_report(manifest, folder=folder, store=store)
+    write_table(folder / IMAGES, [_row(record) for record in manifest["cases"]], columns=_COLUMNS)
+    return manifest
+
+
+def _require_different(outcomes: Sequence[Outcome], *, splits_file: Path | None) -> None:
+    """Refuse the same pixels in training and test images, and in training images of different groups."""
+    usable = [one for one in outcomes if one.key is not None]
+    voxels_of = {one.case.case: [key for key in one.facts["channel_sha256"] if key] for one in usable}
+    require_separate([(one.case.case, one.case.role, one.case.patient) for one in usable], voxels_of=voxels_of)
+    if splits_file is None:
+        group_of = {one.case.case: one.case.patient for one in usable if one.case.role == "train"}
+        require_different_voxels(list(group_of), patient_of=group_of, voxels_of=voxels_of)
+
+
+def _as_test(outcome: Outcome) -> Outcome:
+    return replace(outcome, case=replace(outcome.case, role="test"))
+
+
+def _split(settings: ImageCohortSettings, train: Sequence[Outcome]) -> tuple[list[Fold], set[str]]:
+    """Return the folds, and the cases that are set aside for testing."""
+    group_of = {one.case.case: one.case.patient for one in train}
     if settings.splits_file is not None:
-        return read_splits(settings.splits_file), list(outcomes)
+        return read_splits(settings.splits_file), set()
     if settings.split == "holdout":
-        coverage_of = {one.case.case: float(one.facts["coverage"] or 0.0) for one in usable}
         sides = hold_out(
             group_of,
-            coverage_of,
+            {one.case.case: float(one.facts["coverage"] or 0.0) for one in train},
             shares=settings.holdout_shares,
             edges=settings.coverage_edges,
             seed=settings.split_seed,
         )
-        tested = set(sides["test"])
-        moved = [
-            replace(one, case=replace(one.case, role="test")) if one.case.case in tested else one for one in outcomes
-        ]
-        return [{"train": sides["train"], "val": sides["val"]}], moved
+        return [{"train": sides["train"], "val": sides["val"]}], set(sides["test"])
     num_folds = len(set(group_of.values())) if settings.split == "leave_one_out" else settings.num_folds
     if num_folds is None:
         raise ConfigurationError("dataset.num_folds: expected a number with dataset.split=folds, got null")
-    return make_splits(group_of, num_folds=num_folds, seed=settings.split_seed), list(outcomes)
+    return make_splits(group_of, num_folds=num_folds, seed=settings.split_seed), set()
 
 
 def _check(settings: ImageCohortSettings, records: Sequence[Mapping[str, Any]], split: Sequence[Fold]) -> None:
     voxels_of = {str(record["case"]): [key for key in record["channel_sha256"] if key] for record in records}
-    require_separate([(record["case"], record["role"], record["patient"]) for record in records], voxels_of=voxels_of)
     group_of = {str(record["case"]): str(record["patient"]) for record in records if record["role"] == "train"}
-    if settings.splits_file is None:
-        require_different_voxels(list(group_of), patient_of=group_of, voxels_of=voxels_of)
     source = SPLITS if settings.splits_file is None else str(settings.splits_file)
     check_splits(split, patient_of=group_of, voxels_of=voxels_of, source=source)
 

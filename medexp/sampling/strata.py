@@ -24,8 +24,8 @@ def hold_out(
 
     Validation and training get their shares rounded down, the test set gets the rest, as far as whole groups allow.
     Groups are walked through stratum by stratum, in each in the order of a hash of seed and name, and every one goes to
-    the side that lags most behind its share: each side gets its part of each stratum. The result depends on names,
-    coverage, shares and seed only.
+    the side that lags most behind in proportion to its share: each side gets its part of each stratum. The result
+    depends on names, coverage, shares and seed only.
 
     Args:
         group_of: The group of each case.
@@ -70,9 +70,9 @@ def _counts(num_cases: int, shares: Sequence[float]) -> dict[str, int]:
 
 
 def _neediest(sides: Mapping[str, Sequence[str]], wanted: Mapping[str, int], progress: float, *, size: int) -> str:
-    """Return the side that lags most behind; one that a whole group would overfill comes last."""
-    lacks = {side: wanted[side] * progress - len(sides[side]) for side in SIDES if wanted[side]}
-    roomy = [side for side in lacks if len(sides[side]) + size <= wanted[side]]
+    """Return the side that lags most behind; one that takes less than half of the group comes last."""
+    lacks = {side: progress - len(sides[side]) / wanted[side] for side in SIDES if wanted[side]}
+    roomy = [side for side in lacks if len(sides[side]) + size / 2 <= wanted[side]]
     return max(roomy or lacks, key=lambda side: (lacks[side], -SIDES.index(side)))
 
 

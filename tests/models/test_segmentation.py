@@ -294,7 +294,7 @@ def test_model_for_prediction_has_nothing_to_train():
 def test_settings_are_what_the_shipped_configuration_names():
     for name in ("monai_ft", "unet3d"):
         node = yaml.safe_load((Path(__file__).parents[2] / "conf" / "model" / f"{name}.yaml").read_text())
-        assert set(node) - {"_target_", "_partial_"} == set(settings())
+        assert set(node) - {"_target_", "_partial_"} == {*settings(), "decision"}
 
 
 def test_compiling_keeps_the_names_of_the_weights():
