@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medexp.errors import CohortError, ConfigurationError, ManifestError
+from medexp.io.corrections import Correction, read_corrections
 from medexp.io.tables import read_table
 from medexp.io.tiff import EXTENSIONS
 from medexp.preparation.raw_cases import (
@@ -22,6 +23,8 @@ from medexp.preparation.raw_cases import (
 )
 
 NOTES = ("date", "batch", "operator", "notes")
+# What the manifest tells of a corrected mask, and what stage=view called it.
+_PROVENANCE = {"corrected_by": "reviewer", "corrected_at": "imported_at", "corrected_run": "from_run"}
 _REQUIRED = ("basename", "image_path", "mask_path")
 _ROLES = ("train", "test")
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -239,22 +242,22 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _corrections(folders: Sequence[str | Path]) -> dict[str, Path]:
+def _corrections(folders: Sequence[str | Path]) -> dict[str, Correction]:
     """Return corrected masks by the name of their image.
 
     Raises:
-        CohortError: A folder is not there.
+        CohortError: A folder is not there, or a mask has changed since stage=view imported it.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, Correction] = {}
     for folder in map(Path, folders):
-        if not folder.is_dir():
-            raise CohortError(f"dataset.find_cases.corrections: expected a folder of masks, found none at {folder}")
-        masks = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in EXTENSIONS)
-        found |= {path.stem.removesuffix("_mask"): path for path in masks}
+        try:
+            found |= read_corrections(folder)
+        except CohortError as error:
+            raise CohortError(f"dataset.find_cases.corrections: {error}") from error
     return found
 
 
-def _require_used(corrected: Mapping[str, Path], found: Sequence[_Found]) -> None:
+def _require_used(corrected: Mapping[str, Correction], found: Sequence[_Found]) -> None:
     strangers = sorted(set(corrected) - {one.name for one in found})
     if strangers and found:
         message = "dataset.find_cases.corrections: expected masks of images of this data set, got masks of"
@@ -266,7 +269,7 @@ def _case(
     channel: str,
     matcher: re.Pattern[str],
     confirmed_empty: Sequence[str],
-    corrected: Mapping[str, Path],
+    corrected: Mapping[str, Correction],
 ) -> RawCase:
     notes = dict(one.notes)
     problems = list(one.problems)
@@ -275,7 +278,8 @@ def _case(
     mask = one.mask
     if one.name in corrected:
         notes["corrected_from"] = None if mask is None else str(mask)
-        mask = corrected[one.name]
+        notes |= {name: corrected[one.name].record.get(recorded) for name, recorded in _PROVENANCE.items()}
+        mask = corrected[one.name].path
     match = matcher.fullmatch(one.place)
     group = one.group or (match["group"] if match is not None else None)
     if not group:

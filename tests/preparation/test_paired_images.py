@@ -5,6 +5,7 @@ import pytest
 
 from medexp.errors import CohortError, ConfigurationError, ManifestError
 from medexp.preparation.paired_images import find_cases
+from medexp.runs.files import sha256_of, write_json
 from tests.synthetic.wells import disks, write_image, write_mask
 
 PLAIN = ({"image": r"images/(?P<base>[^/]+)", "mask": "masks/{base}_mask"},)
@@ -151,6 +152,27 @@ def test_corrected_masks_replace_others_and_the_manifest_remembers(root, tmp_pat
     assert case.notes["corrected_from"].endswith("masks/dECM_1_1_mask.tif")
     write_mask(tmp_path / "corrected/stranger_mask.tif", MASK)
     with pytest.raises(CohortError, match="got masks of stranger"):
+        find(root, corrections=[corrected.parent])
+
+
+def test_imported_corrections_come_with_who_and_when_and_must_be_unchanged(root, tmp_path):
+    corrected = write_mask(tmp_path / "corrected/dECM_1_1_mask.tif", MASK)
+    entry = {
+        "name": "dECM_1_1",
+        "sha256": sha256_of(corrected),
+        "reviewer": "ada",
+        "imported_at": "now",
+        "from_run": "f",
+    }
+    write_json(corrected.parent / "corrections.json", {"masks": [entry]})
+    case = next(case for case in find(root, corrections=[corrected.parent]) if case.case == "dECM_1_1")
+    assert {name: case.notes[name] for name in ("corrected_by", "corrected_at", "corrected_run")} == {
+        "corrected_by": "ada",
+        "corrected_at": "now",
+        "corrected_run": "f",
+    }
+    write_mask(corrected, np.zeros_like(MASK))
+    with pytest.raises(CohortError, match=r"find_cases\.corrections: .*(.|\n)*dECM_1_1_mask\.tif has changed"):
         find(root, corrections=[corrected.parent])
 
 
