@@ -212,6 +212,6 @@ class LabelledImages(LightningDataModule):
         return self._opened
 
 
-def _require_pair(key: str, values: Sequence[float] | None) -> None:
+def _require_pair(key: str, values: Sequence[float] | Sequence[int] | None) -> None:
     if values is not None and len(values) != 2:
         raise ConfigurationError(f"dataset.{key}: expected height and width, got {list(values)}")

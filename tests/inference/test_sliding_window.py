@@ -1,5 +1,6 @@
 """Whole volumes by windows: MONAI's result, full coverage, nothing lost by skipping background."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -152,3 +153,28 @@ def test_refuses_values_out_of_range(changes, message):
 def test_refuses_a_patch_of_another_dimension():
     with pytest.raises(ConfigurationError, match=r"dataset\.patch_size: expected 3 sides"):
         window()(nn.Identity(), torch.randn(1, 8, 8, 8), patch_size=(4, 4))
+
+
+@pytest.mark.parametrize("size", [(5, 40), (3, 3), (1, 9), (33, 70)])
+def test_reflection_pads_as_numpy_does(size):
+    image = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def network(batch):
+        seen.append(batch.clone())
+        return batch
+
+    window = SlidingWindow(overlap=0.25, batch_size=1, skip_background=False, padding="reflect")
+    assert torch.allclose(window(network, image, patch_size=(32, 32)), image, atol=1e-6)
+    missing = [max(32 - side, 0) for side in size]
+    margins = [(0, 0), *((total // 2, total - total // 2) for total in missing)]
+    expected = np.pad(image.numpy(), margins, mode="reflect")
+    assert np.array_equal(seen[0][0].numpy(), expected[:, :32, :32])
+
+
+def test_a_well_takes_eighty_tiles_and_no_more():
+    window = SlidingWindow(overlap=0.25, batch_size=1, skip_background=False)
+    places = list(window.places((1440, 1920), (256, 256)))
+    assert len(places) == 8 * 10  # the fewest that cover it with a quarter in common
+    assert len(set(map(str, places))) == len(places)
+    assert places[-1] == (slice(1184, 1440), slice(1664, 1920))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medexp.errors import ConfigurationError
-from medexp.losses.overlap import DiceCrossEntropy
+from medexp.losses.overlap import DiceBinaryCrossEntropy, DiceCrossEntropy
 
 SETTINGS = {"dice_weight": 1.0, "cross_entropy_weight": 1.0, "smooth": 1e-5}
 
@@ -85,3 +85,47 @@ def test_label_beyond_the_outputs_is_an_error():
 def test_refuses_negative_or_vanishing_weights(changes):
     with pytest.raises(ConfigurationError, match="none is negative"):
         DiceCrossEntropy(**{**SETTINGS, **changes})
+
+
+def binary_case(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(3, 1, 9, 11, generator=generator, requires_grad=True)
+    return logits, torch.randint(0, 2, (3, 9, 11), generator=generator, dtype=torch.uint8)
+
+
+def test_binary_loss_agrees_with_monai_and_torch_in_value_and_gradient():
+    from monai.losses import DiceLoss
+
+    logits, target = binary_case()
+    mask = target.float().unsqueeze(1)
+    dice = DiceLoss(sigmoid=True, smooth_nr=1e-6, smooth_dr=1e-6)(logits, mask)
+    theirs = 0.4 * dice + 0.6 * torch.nn.BCEWithLogitsLoss()(logits, mask)
+    ours = DiceBinaryCrossEntropy(dice_weight=0.4, cross_entropy_weight=0.6, smooth=1e-6)(logits, target)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-6)
+    [wanted], [found] = (torch.autograd.grad(loss, logits) for loss in (theirs, ours))
+    assert torch.allclose(found, wanted, atol=1e-7)
+
+
+def test_binary_loss_weighs_object_and_background():
+    logits, target = binary_case()
+    only = {"dice_weight": 0.0, "cross_entropy_weight": 1.0, "smooth": 0.0}
+    parts = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.float(), reduction="none")
+    weights = torch.where(target == 1, 3.0, 0.5)
+    found = DiceBinaryCrossEntropy(**only, label_weights=(0.5, 3.0))(logits, target)
+    assert found.item() == pytest.approx(((parts * weights).sum() / weights.sum()).item(), abs=1e-6)
+
+
+def test_binary_loss_of_a_certain_and_right_segmentation_is_zero():
+    _, target = binary_case()
+    logits = 40.0 * (2.0 * target.float().unsqueeze(1) - 1.0)
+    for mask in (target, torch.zeros_like(target)):
+        right = 40.0 * (2.0 * mask.float().unsqueeze(1) - 1.0)
+        assert DiceBinaryCrossEntropy(**SETTINGS)(right, mask).item() == pytest.approx(0.0, abs=1e-4)
+    assert DiceBinaryCrossEntropy(**SETTINGS)(-logits, target).item() > 10.0
+
+
+def test_binary_loss_in_half_precision_is_finite():
+    logits, target = binary_case()
+    loss = DiceBinaryCrossEntropy(**SETTINGS)((1000 * logits.detach()).half(), target)
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
