@@ -29,12 +29,12 @@ _NOT_PATHS = frozenset({"validation", "test"})
 
 
 def stage_rank(stage: str) -> tuple[int, int]:
-    """Return a key that sorts stages in the order in which they can run."""
+    """Return a key that sorts stages in the order in which they can run; those of other packages come last."""
     if stage in BEFORE_TRAINING:
         return 0, BEFORE_TRAINING.index(stage)
     if stage in AFTER_TRAINING:
         return 2, AFTER_TRAINING.index(stage)
-    return 1, int(stage)
+    return (1, int(stage)) if stage.isdigit() else (3, 0)
 
 
 def recipe_of(

@@ -3,9 +3,10 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Recipe:
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     user_tags: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Return a hash that equal jobs of a sweep share; known before any of them has run."""
         upstream = {name: [recipe.key for recipe in recipes] for name, recipes in self.upstream.items()}
@@ -57,8 +58,13 @@ class Recipe:
     @property
     def command(self) -> str:
         """Return the single-run command line."""
-        quoted = [f"'{text}'" if any(char in text for char in ' ;$(){}[]*?|&<>"') else text for text in self.overrides]
-        return " ".join(["python -m medexp.run", *quoted])
+        return command_line(self.overrides)
+
+
+def command_line(overrides: Iterable[str], *flags: str) -> str:
+    """Return the command with overrides as a shell needs them."""
+    quoted = [f"'{text}'" if any(char in text for char in ' ;$(){}[]*?|&<>"') else text for text in overrides]
+    return " ".join(["python -m medexp.run", *flags, *quoted])
 
 
 class Action(Enum):

@@ -20,6 +20,9 @@ from medexp.types import Positive
 log = logging.getLogger(__name__)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+# By which a sweep's jobs find the sweep and its MLflow run.
+SWEEP_VARIABLE, PARENT_VARIABLE = "MEDEXP_SWEEP_ID", "MEDEXP_MLFLOW_PARENT"
+PARENT_TAG = "mlflow.parentRunId"
 _MAX_PARAM = 250  # a longer parameter is cut or refused, depending on the store
 _MAX_TAG = 5000
 _JOIN_S = 30.0
@@ -210,10 +213,10 @@ def _tags(run: Run, tags: Mapping[str, object]) -> dict[str, str]:
     git = run.record.get("git") or {}
     if git.get("commit"):
         found["mlflow.source.git.commit"] = str(git["commit"])
-    if sweep := os.environ.get("MEDEXP_SWEEP_ID"):
+    if sweep := os.environ.get(SWEEP_VARIABLE):
         found["medexp.sweep"] = sweep
-    if parent := os.environ.get("MEDEXP_MLFLOW_PARENT"):
-        found["mlflow.parentRunId"] = parent
+    if parent := os.environ.get(PARENT_VARIABLE):
+        found[PARENT_TAG] = parent
     return found
 
 
