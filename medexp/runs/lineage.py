@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medexp.errors import ResumeError, UpstreamMissingError
 from medexp.runs.choice import Choice, chosen
@@ -19,7 +19,7 @@ from medexp.runs.provenance import code_version, git_state, machine, versions
 
 log = logging.getLogger(__name__)
 
-_RESUME = ("auto", "require", "never")
+Resume = Literal["auto", "require", "never"]
 _RUN_ID = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -156,14 +156,12 @@ def stale_reason(run: Run, addressed: Addressed) -> str | None:
     return None
 
 
-def open_run(addressed: Addressed, output_dir: Path, *, resume: str, run_id: str | None) -> tuple[Run, Action]:
+def open_run(addressed: Addressed, output_dir: Path, *, resume: Resume, run_id: str | None) -> tuple[Run, Action]:
     """Return the run that a command addresses, and what is to be done with it.
 
     Raises:
         ResumeError: `resume=require` finds nothing to continue, or `run=<id>` names another configuration.
     """
-    if resume not in _RESUME:
-        raise ConfigurationError(f"resume: expected one of {', '.join(_RESUME)}, got {resume!r}")
     folder = addressed.folder(output_dir)
     known = list(attempts(folder))
     if run_id is not None:

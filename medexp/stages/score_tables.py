@@ -19,7 +19,6 @@ _BOTH_EMPTY: Mapping[str, Mapping[str, Policy]] = {
     "nan": {},
     "one": {"dice": 1.0, "iou": 1.0, "nsd": 1.0, "hd95_mm": 0.0, "mean_dice": 1.0},
 }
-EMPTY_REFERENCE = tuple(_BOTH_EMPTY)
 
 _COUNTS = ("true_positive", "false_positive", "false_negative", "true_negative")
 _BOOTSTRAP_SEED = 0
