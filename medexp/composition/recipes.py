@@ -138,6 +138,9 @@ def _received(config: DictConfig) -> dict[str, Any]:
     call = dict(node["call"])
     for argument, kept in node["identity_of"].items():
         call[argument] = {key: call[argument][key] for key in kept if key in call[argument]}
+    for argument, condition in (node.get("counts_only_if") or {}).items():
+        if any(call.get(name) != value for name, value in condition.items()):
+            del call[argument]
     if isinstance(call.get("model"), dict) and call["model"].get("weights") is not None:
         _, digest = weights_of(str(call["model"]["weights"]), Path(config.output_dir).absolute())
         call["model"] = {**call["model"], "weights": digest}
@@ -165,10 +168,16 @@ def _tags(
     received: Mapping[str, Any],
     upstream: Mapping[str, Sequence[Recipe]],
 ) -> dict[str, Any]:
-    """Return which run this is; model, fold and seed only where training took part."""
+    """Return which run this is; model, fold and seed only where training took part, and of an ensemble no fold."""
     tags: dict[str, Any] = {"stage": stage, "dataset": str(config.dataset.name)}
-    if "model" in received or any(_is_trained(recipe) for recipes in upstream.values() for recipe in recipes):
-        tags |= {"model": str(choices["model"]), "fold": int(config.fold), "seed": int(config.seed)}
+    trained = [recipe.tags for recipes in upstream.values() for recipe in recipes if _is_trained(recipe)]
+    if "model" not in received and not trained:
+        return tags
+    tags["model"] = str(choices["model"])
+    for name in ("fold", "seed"):
+        values = {received[name]} if name in received else {one[name] for one in trained if name in one}
+        if len(values) == 1:
+            tags[name] = int(values.pop())
     return tags
 
 
@@ -193,5 +202,7 @@ def _paths(inputs: Iterable[Any]) -> Iterable[str]:
     for entry in inputs:
         if isinstance(entry, list | tuple):
             yield from _paths(entry)
+        elif isinstance(entry, Mapping):  # a file beside a folder, which counts as well
+            yield from (str(Path(folder).absolute().parent / entry["file"]) for folder in _paths([entry["beside"]]))
         elif entry is not None and entry not in _NOT_PATHS:
             yield str(entry)

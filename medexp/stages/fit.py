@@ -24,6 +24,7 @@ from medexp.runs.identity import identity_of
 from medexp.runs.ledger import Run
 from medexp.stages.context import Context, Result
 from medexp.stages.hand_over import take_over
+from medexp.stages.pretraining import require_unseen
 from medexp.stages.ranks import OneMachine, all_ranks
 from medexp.types import Index
 
@@ -68,6 +69,7 @@ def fit(
 
     Raises:
         CohortError: The fold has no training or no validation cases.
+        LeakageError: The initial weights were trained on a case that this run is judged by.
         ConfigurationError: Nothing would be validated.
         ResumeError: `resume=require`, and there is no checkpoint to go on from.
         CheckpointMismatchError: It is damaged, and so are the others (`resume=require`: the newest).
@@ -81,6 +83,7 @@ def fit(
     datamodule.open(context.upstream["prepared"][0].folder, fold=fold, seed=seed, num_workers=num_workers)
     train, validation = datamodule.train_dataloader(), datamodule.val_dataloader()
     _refuse_empty(len(train), len(validation), fold)
+    require_unseen(context, fold=fold)
 
     start = _find_start(context)
     module, lines = _build_model(model, datamodule.contract, curriculum, seed, context, start)

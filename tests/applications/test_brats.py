@@ -97,6 +97,15 @@ def test_stage_2_without_stage_1_prints_the_command_for_it(demo_folder, capsys):
     assert "stage='1'" in message
 
 
+def test_weights_that_trained_on_the_validation_cases_are_refused(demo_folder, capsys):
+    line = [*SMALL, f"output_dir={demo_folder}", "hydra.mode=RUN"]
+    assert main([*line, "stage=1", "fold=1"]) == 0
+    assert main([*line, "stage=2", "upstream.overrides=[fold=1]"]) == 1
+    message = capsys.readouterr().err
+    assert "expected the training cases of 1-monai_ft-fold1-seed0" in message
+    assert "are of patient" in message
+
+
 def test_a_fold_out_of_range_is_named(demo_folder, capsys):
     assert main([*SMALL, f"output_dir={demo_folder}", "fold=2", "stage=1", "hydra.mode=RUN"]) != 0
     assert "fold" in capsys.readouterr().err

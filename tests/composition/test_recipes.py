@@ -4,6 +4,7 @@ import pytest
 
 from medexp.composition.recipes import composed_recipe, stage_rank
 from medexp.errors import ConfigurationError
+from medexp.runs.identity import listing_digest
 
 BRATS = ("dataset=brats", "model=monai_ft", "model.weights=null")
 
@@ -74,7 +75,8 @@ def test_an_ensemble_starts_from_every_fold():
 def test_predictions_of_others_need_no_earlier_stage(tmp_path):
     given = recipe("stage=evaluate", f"evaluate.predictions={tmp_path}", f"evaluate.references={tmp_path}")
     assert given.upstream == {}
-    assert given.inputs == ((str(tmp_path),), (str(tmp_path),))
+    beside = str(tmp_path.parent / "dataset.json")
+    assert given.inputs == ((str(tmp_path), beside), (str(tmp_path), beside))
 
 
 def test_another_composition_of_the_upstream_keeps_the_own_data():
@@ -121,3 +123,36 @@ def test_weights_count_by_content_and_not_by_place(tmp_path):
 def test_other_upstream_weights_do_not_change_which_training_is_predicted_with():
     line = "upstream.overrides=[dataset.batch_size=8]"
     assert recipe("stage=predict", line).upstream["trained"][0].key == recipe("stage='2'", line).key
+
+
+@pytest.mark.parametrize("source", ["test", "FOLDER"])
+def test_an_ensemble_over_all_folds_is_one_run_for_all_folds(tmp_path, source):
+    place = tmp_path if source == "FOLDER" else source
+    line = ["stage=predict", "predict.folds=[0,1,2,3,4]", f"predict.source={place}"]
+    first, other = recipe(*line), recipe(*line, "fold=3")
+    assert first.key == other.key
+    assert first.label == "predict-monai_ft-seed0"
+    assert {one.tags["fold"] for one in first.upstream["trained"]} == {0, 1, 2, 3, 4}
+    for stage in ("evaluate", "report"):
+        below = [recipe(f"stage={stage}", *line[1:], f"fold={fold}") for fold in (0, 3)]
+        assert below[0].key == below[1].key
+        assert "fold" not in below[0].tags
+
+
+def test_predictions_of_one_fold_count_its_fold():
+    assert recipe("stage=predict").key != recipe("stage=predict", "fold=1").key
+    test_set = [recipe("stage=predict", "predict.source=test", f"fold={fold}") for fold in (0, 1)]
+    assert test_set[0].key != test_set[1].key  # other weights
+    assert [one.tags["fold"] for one in test_set] == [0, 1]
+
+
+def test_the_dataset_json_beside_the_files_counts(tmp_path):
+    for name in ("predictions", "raw/labelsTr"):
+        (tmp_path / name).mkdir(parents=True)
+    line = [f"evaluate.predictions={tmp_path / 'predictions'}", f"evaluate.references={tmp_path / 'raw' / 'labelsTr'}"]
+    found = recipe("stage=evaluate", *line)
+    assert str(tmp_path / "raw" / "dataset.json") in found.inputs[1]
+    before = [listing_digest(group) for group in found.inputs]
+    (tmp_path / "raw" / "dataset.json").write_text('{"labels": {"background": 0}}')
+    assert [listing_digest(group) for group in found.inputs] != before
+    assert recipe("stage=evaluate").inputs == ((), ())
