@@ -3,7 +3,8 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 _EXPECTED_WARNINGS = (
     r".*does not have many workers",  # the loader has the workers that were asked for
     r"Found \d+ module\(s\) in eval mode",  # frozen parts are meant to be
+    r".*`srun` command is available",  # jobs reach Slurm through hardware=slurm
     r"It is recommended to use `self.log\('val/",  # every rank has seen all cases
     r".*LeafSpec.* is deprecated",  # Lightning 2.6.6 with torch 2.13 and later
 )
@@ -100,9 +102,7 @@ def fit(
         for state in loader_states(start.path):
             train.load_state_dict(state)
     checkpoint = None if start is None else str(start.path)
-    with warnings.catch_warnings():
-        for known in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=known)
+    with _without_expected_warnings():
         try:
             with all_ranks(built, context, machine.main_port, None if start is None else start.path):
                 built.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
@@ -111,6 +111,14 @@ def fit(
                 raise KeyboardInterrupt from error
             raise
     return _result(built, context, lines, time.monotonic() - started_s)
+
+
+@contextmanager
+def _without_expected_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for known in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=known)
+        yield
 
 
 def _refuse_empty(num_train: int, num_validation: int, fold: int) -> None:
@@ -196,9 +204,7 @@ def _build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    with warnings.catch_warnings():
-        # Where Slurm is installed, Lightning advises to use srun; jobs get there through hardware=slurm.
-        warnings.filterwarnings("ignore", message=r".*`srun` command is available")
+    with _without_expected_warnings():
         built = build()
     every, epochs = built.check_val_every_n_epoch, built.max_epochs
     if every is not None and epochs is not None and every > epochs > 0:
