@@ -102,7 +102,7 @@ def address(recipe: Recipe, output_dir: Path) -> Addressed:
         UpstreamMissingError: An earlier stage has not finished; the message holds the command that makes it.
     """
     upstream = {name: [finished(one, output_dir) for one in recipes] for name, recipes in recipe.upstream.items()}
-    upstream |= {name: chosen(choice, all_runs(output_dir)) for name, choice in recipe.chosen.items()}
+    upstream |= {name: chosen(choice, all_runs(output_dir), output_dir) for name, choice in recipe.chosen.items()}
     sources = {name: [_contribution(run) for run in runs] for name, runs in upstream.items()}
     listing = [listing_digest(group) for group in recipe.inputs]
     identity = identity_of({"stage": recipe.stage, "received": recipe.received, "inputs": listing, "upstream": sources})
@@ -199,7 +199,6 @@ def _new(addressed: Addressed, folder: Path) -> Run:
         "label": recipe.label,
         "tags": dict(recipe.tags),
         "user_tags": list(recipe.user_tags),
-        "sweep": os.environ.get("MEDEXP_SWEEP_ID"),
         "command": recipe.command,
         "received": recipe.received,
         "config": recipe.config,

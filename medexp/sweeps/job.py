@@ -143,7 +143,7 @@ def _tracked(config: DictConfig, addressed: Addressed, run: Run) -> "Iterator[Tr
         run,
         output_dir=Path(config.output_dir).absolute(),
         experiment=str(config.name),
-        tags=addressed.recipe.tags,
+        tags={**addressed.recipe.tags, **{f"tag.{tag}": "true" for tag in addressed.recipe.user_tags}},
         **dict(config.tracking),
     )
     tracker.log_params(addressed.recipe.received)
