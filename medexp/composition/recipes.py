@@ -1,15 +1,15 @@
 """From a composed configuration to the recipe that the ledger addresses."""
 
-import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from medexp.composition.composer import checked, resolved_stage
+from medexp.composition.composer import resolved_stage, variant
 from medexp.composition.overrides import key_of
 from medexp.errors import ConfigurationError
 from medexp.runs.choice import Choice
@@ -70,16 +70,15 @@ def recipe_of(
     )
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def composed_recipe(overrides: tuple[str, ...], config_dirs: tuple[Path, ...]) -> Recipe:
     """Return the recipe of a line of overrides, composed and checked once per process.
 
     Raises:
         ConfigurationError: The line does not compose.
     """
-    composed = checked(overrides, config_dirs=config_dirs)
-    choices = dict(composed.config.hydra.runtime.choices)
-    return recipe_of(composed.config, composed.overrides, choices, config_dirs=config_dirs)
+    with variant(overrides, config_dirs=config_dirs) as (config, normal, choices):
+        return recipe_of(config, normal, choices, config_dirs=config_dirs)
 
 
 def _upstream_recipes(
@@ -128,13 +127,8 @@ def last_stage(config: DictConfig) -> str:
 
 
 def _received(config: DictConfig) -> dict[str, Any]:
-    masked = copy.deepcopy(config)
-    with open_dict(masked):
-        for key in _NOT_SCIENCE:
-            masked.hardware[key] = "-"
-        for key in _PLACES:
-            masked[key] = "-"
-    node = resolved_stage(masked)
+    with _masked(config):
+        node = resolved_stage(config)
     call = dict(node["call"])
     for argument, kept in node["identity_of"].items():
         call[argument] = {key: call[argument][key] for key in kept if key in call[argument]}
@@ -145,6 +139,20 @@ def _received(config: DictConfig) -> dict[str, Any]:
         _, digest = weights_of(str(call["model"]["weights"]), Path(config.output_dir).absolute())
         call["model"] = {**call["model"], "weights": digest}
     return _up_to_this_stage(call, node["curriculum"])
+
+
+@contextmanager
+def _masked(config: DictConfig) -> Iterator[None]:
+    """Hide what does not count, for a moment: copying a configuration costs more than resolving it."""
+    before: Any = OmegaConf.to_container(config, resolve=False)
+    with read_write(config), open_dict(config):
+        config.hardware.update(dict.fromkeys(_NOT_SCIENCE, "-"))
+        config.update(dict.fromkeys(_PLACES, "-"))
+        try:
+            yield
+        finally:
+            config.hardware.update({key: before["hardware"][key] for key in _NOT_SCIENCE})
+            config.update({key: before[key] for key in _PLACES})
 
 
 def _up_to_this_stage(call: dict[str, Any], curriculum: str | None) -> dict[str, Any]:
