@@ -1,6 +1,5 @@
 """Training batches from the prepared store: a worker makes a whole batch, and every worker would make the same."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from medexp.datasets.buffers import Recycler, empty
 from medexp.datasets.reading import VoxelReader
 from medexp.io.prepared import StoredCase
 from medexp.keys import CASE, IMAGE, LABEL
+from medexp.runs.processes import available_cores
 from medexp.sampling.order import GlobalBatches, SampleKey
 from medexp.sampling.patches import AUGMENTATION, POSITION, generator_of, patch_start
 from medexp.transforms.augmentation import Augmentation
@@ -29,8 +29,7 @@ def worker_count(num_workers: int | None) -> int:
     """Return the number of loader processes; None: one per core that this process may use, at most 8."""
     if num_workers is not None:
         return num_workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MOST_WORKERS, cores)
+    return min(_MOST_WORKERS, available_cores())
 
 
 @contextmanager

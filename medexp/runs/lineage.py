@@ -30,6 +30,7 @@ class Recipe:
     `received` is the part of the stage's arguments that decides the result. `inputs` are groups of raw files
     and folders whose listing counts; which group a file is in counts as well.
     `upstream` are the recipes of the stages that this one starts from, `chosen` the recorded runs that it looks for.
+    `places` say where else the stage writes, which decides no result; None is content with any place.
     `tags` say in a few words which run it is: stage, dataset and, where they matter, model, fold, seed.
     `user_tags` are words to find the run by; they do not decide which run it is.
     """
@@ -43,6 +44,7 @@ class Recipe:
     inputs: tuple[tuple[str, ...], ...] = ()
     tags: Mapping[str, Any] = field(default_factory=dict)
     upstream: Mapping[str, tuple["Recipe", ...]] = field(default_factory=dict)
+    places: Mapping[str, Any] = field(default_factory=dict)
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     user_tags: tuple[str, ...] = ()
 
@@ -169,6 +171,16 @@ def open_run(addressed: Addressed, output_dir: Path, *, resume: Resume, run_id: 
     if resume == "never":
         return _new(addressed, attempt_folder(folder, len(known) + 1)), Action.START
     if not known:
+def elsewhere_reason(run: Run, recipe: Recipe) -> str | None:
+    """Return why a finished run did not write what is asked for beside its results, or None if it did."""
+    written = run.record.get("places") or {}
+    asked = {key: place for key, place in recipe.places.items() if place is not None and written.get(key) != place}
+    if asked:
+        return "it wrote elsewhere: " + ", ".join(f"{key} {written.get(key)} -> {new}" for key, new in asked.items())
+    lost = [place for place in run.result.get("places", []) if not Path(place).exists()]
+    return f"{lost[0]}, which it wrote, is gone" if lost else None
+
+
         if resume == "require" or run_id is not None:
             raise ResumeError(_nothing_to_continue(addressed, output_dir))
         return _new(addressed, folder), Action.START
@@ -177,7 +189,10 @@ def open_run(addressed: Addressed, output_dir: Path, *, resume: Resume, run_id: 
     reason = stale_reason(latest, addressed)
     if reason is None:
         _add_user_tags(latest, addressed.recipe.user_tags)
-        return latest, Action.REUSE if latest.state == "finished" else Action.CONTINUE
+        if latest.state == "finished":
+            return latest, Action.REUSE
+        latest.record["places"] = dict(addressed.recipe.places)
+        return latest, Action.CONTINUE
     log.warning("%s: a new attempt is made, because %s", latest.folder.name, reason)
     return _new(addressed, attempt_folder(folder, len(known) + 1)), Action.START
 
@@ -188,6 +203,8 @@ def _add_user_tags(run: Run, tags: Sequence[str]) -> None:
     if not set(tags) <= set(known):
         run.record["user_tags"] = list(dict.fromkeys([*known, *tags]))
         write_json(run.folder / "run.json", run.record)
+    if reason is None and latest.state == "finished":
+        reason = elsewhere_reason(latest, addressed.recipe)
 
 
 def _new(addressed: Addressed, folder: Path) -> Run:
@@ -216,6 +233,7 @@ def _new(addressed: Addressed, folder: Path) -> Run:
 
 
 def _warn_of_other_code(run: Run) -> None:
+        "places": dict(recipe.places),
     if run.record.get("code_version") != code_version():
         log.warning("%s was made by another version of medexp; resume=never makes it anew", run.folder.name)
 

@@ -78,7 +78,7 @@ def prepare(
     lines = _summary(cohort, layout, outputs["quality_page"], elapsed_s=time.perf_counter() - started)
     # The plan is in: a configured patch makes other networks of the same cases.
     digest = identity_of({"cases": cohort.digest, "splits": splits_hash, "plan": read_json(folder / PLAN)})
-    return Result(outputs=outputs, digest=digest, lines=lines)
+    return Result(outputs=outputs, digest=digest, lines=lines, places=(layout.absolute() / "dataset.json",))
 
 
 def _raw(case: StoredCase) -> RawCase:

@@ -102,6 +102,7 @@ def _executed(config: DictConfig, addressed: Addressed, run: Run, *, resume: boo
         result = _call_stage(config, _context(config, addressed, run, tracker, resume=resume))
         elapsed_s = time.monotonic() - started
         details = {"scores": dict(result.scores), "objective": result.objective, "lines": list(result.lines)}
+        details["places"] = [str(place) for place in result.places]
         run.write_outputs(result.outputs, digest=result.digest, elapsed_s=elapsed_s, **details)
         tracker.set_tags({f"sha256.{name}": output.sha256 for name, output in run.outputs().items()})
         tracker.set_tags({"digest": run.digest})
