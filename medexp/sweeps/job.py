@@ -20,6 +20,7 @@ from medexp.runs.lineage import Action, Addressed, Recipe, address, open_run, we
 from medexp.runs.members import Member
 from medexp.sweeps.logs import log_to_console, log_to_file
 from medexp.sweeps.membership import arguments_of, member_context
+from medexp.sweeps.slurm_queue import refuse_outside_queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,7 @@ def run_composed(config: DictConfig, recipe: Recipe | None = None) -> Outcome:
     `recipe` is the configuration's, where the sweep's process knows it already.
     """
     log_to_console()
+    refuse_outside_queue(HydraConfig.get())
     return run_job(config, composed_here(config) if recipe is None else recipe)
 
 

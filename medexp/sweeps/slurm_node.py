@@ -7,7 +7,9 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
+import traceback
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -59,6 +61,9 @@ class NodeJob:
             if leaving.code == EXIT_TERMINATED:
                 go_back(self.requeues)
             raise
+        except Exception as error:  # noqa: BLE001 - the job's outermost frame: every error is reported
+            sys.stderr.write(traceback.format_exc())
+            return failure_of(error)
 
     def _run(self) -> Success | Failure:
         Singleton.set_state(self.singletons)
