@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from medexp.composition.composer import resolved_stage, variant
 from medexp.composition.overrides import key_of
+from medexp.composition.relations import num_folds
 from medexp.errors import ConfigurationError
 from medexp.runs.choice import Choice
 from medexp.runs.lineage import Recipe, weights_of
@@ -25,7 +26,7 @@ _PLACES = ("output_dir", "data_dir")
 # Keys that say something about one run only.
 _OWN = frozenset({"run", "resume"})
 _TAG = re.compile(r"[\w.-]+")
-_NOT_PATHS = frozenset({"validation", "test"})
+_NOT_PATHS = frozenset({"validation", "test", "out_of_fold"})
 
 
 def stage_rank(stage: str) -> tuple[int, int]:
@@ -88,13 +89,21 @@ def _upstream_recipes(
     if wanted.get("unless") is not None:
         return ()
     stage = str(wanted["stage"]) if wanted.get("stage") is not None else last_stage(config)
-    folds: list[int | None] = wanted.get("folds") or [None]
+    folds: Sequence[int | None] = wanted.get("folds") or _all_folds(wanted.get("all_folds"), config) or [None]
     # Only the weights that training starts from may come from another composition.
     replaced = [*config.upstream.overrides, "upstream.overrides=[]"] if name == "initial" else []
     return tuple(
         composed_recipe(tuple(_rewritten(overrides, [*replaced, *_choice(stage, fold)])), tuple(config_dirs))
         for fold in folds
     )
+
+
+def _all_folds(spec: Mapping[str, Any] | None, config: DictConfig) -> list[int]:
+    """Return every fold's number where a stage needs all of them, else nothing."""
+    if spec is None or spec["if"] != spec["is"]:
+        return []
+    number, _ = num_folds(config)
+    return list(range(number or 0))
 
 
 def _choice_of(spec: Mapping[str, Any]) -> Choice:

@@ -12,7 +12,7 @@ from medexp.suggestions import nearest
 
 # What may stand for files, and the words that are no folder.
 _FOLDERS: dict[str, tuple[str, ...]] = {
-    "predict.source": ("validation", "test"),
+    "predict.source": ("validation", "test", "out_of_fold"),
     "evaluate.predictions": (),
     "evaluate.references": (),
 }
@@ -42,7 +42,7 @@ def require_folds_exist(config: DictConfig, **changed: Any) -> None:
     Raises:
         ConfigurationError: Names the key and the folds that there are.
     """
-    count, source = _num_folds(config)
+    count, source = num_folds(config)
     for key, fold in _folds({"fold": _selected(config, "fold"), **changed}, _selected(config, "predict.folds")):
         if count is not None and not 0 <= fold < count:
             message = f"{key}: expected 0 to {count - 1}, because {source} says {count} folds, got {fold}"
@@ -56,7 +56,7 @@ def _folds(single: dict[str, Any], listed: Any) -> Iterator[tuple[str, int]]:
             yield key, fold
 
 
-def _num_folds(config: DictConfig) -> tuple[int | None, str]:
+def num_folds(config: DictConfig) -> tuple[int | None, str]:
     """Return the number of folds and the key that says it; a split file that cannot be read is prepare's to name."""
     file = _selected(config, "dataset.splits_file")
     if file is None:

@@ -97,7 +97,8 @@ def describe(run: Run, by_folder: Mapping[str, Run] | None = None, sweeps: Seque
     """Return what a run comes from.
 
     The facts are `dataset`, `model`, `stage` (the training stage that made the model; absent for foreign
-    predictions), `fold` and `seed` (of several models joined by commas), `ensemble` (how many models), `tag`, `name`,
+    predictions), `fold` and `seed` (of several models joined by commas), `ensemble` (how many models predicted a
+    case), `tag`, `name`,
     `sweep`, and the configuration that decided the result, under the keys of the command line.
     """
     lineage = list(_lineage(run, by_folder or {}))
@@ -111,12 +112,17 @@ def describe(run: Run, by_folder: Mapping[str, Run] | None = None, sweeps: Seque
         "stage": last[0].record["stage"] if last else None,
         "fold": _joined(last, "fold"),
         "seed": _joined(last, "seed"),
-        "ensemble": len(last),
+        "ensemble": 1 if _is_out_of_fold(lineage) else len(last),
         "tag": list(run.record.get("user_tags") or ()),
         "name": run.folder.name,
         "sweep": list(sweeps),
     }
     return Described(run, lineage, facts)
+
+
+def _is_out_of_fold(lineage: Sequence[Run]) -> bool:
+    """Say whether each case was predicted by one of the models, the one that had not seen it."""
+    return any((run.record.get("received") or {}).get("source") == "out_of_fold" for run in lineage)
 
 
 def _is_training(run: Run) -> bool:

@@ -103,12 +103,25 @@ def address(recipe: Recipe, output_dir: Path) -> Addressed:
     Raises:
         UpstreamMissingError: An earlier stage has not finished; the message holds the command that makes it.
     """
-    upstream = {name: [finished(one, output_dir) for one in recipes] for name, recipes in recipe.upstream.items()}
+    upstream = {name: _all_finished(recipes, output_dir) for name, recipes in recipe.upstream.items()}
     upstream |= {name: chosen(choice, all_runs(output_dir), output_dir) for name, choice in recipe.chosen.items()}
     sources = {name: [_contribution(run) for run in runs] for name, runs in upstream.items()}
     listing = [listing_digest(group) for group in recipe.inputs]
     identity = identity_of({"stage": recipe.stage, "received": recipe.received, "inputs": listing, "upstream": sources})
     return Addressed(recipe, identity, upstream)
+
+
+def _all_finished(recipes: Sequence[Recipe], output_dir: Path) -> list[Run]:
+    """Return a finished run for each recipe; the error names every one that is missing, an ensemble's folds say."""
+    found, missing = [], []
+    for recipe in recipes:
+        try:
+            found.append(finished(recipe, output_dir))
+        except UpstreamMissingError as error:
+            missing.append(str(error))
+    if missing:
+        raise UpstreamMissingError("\n".join(dict.fromkeys(missing)))
+    return found
 
 
 def _contribution(run: Run) -> str:

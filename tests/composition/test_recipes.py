@@ -72,6 +72,36 @@ def test_an_ensemble_starts_from_every_fold():
     assert [one.tags["fold"] for one in trained] == [0, 1, 2]
 
 
+def test_out_of_fold_predictions_start_from_every_fold_and_are_one_run(tmp_path):
+    base = ("dataset=hippocampus", "model=unet3d", "stage=predict", "predict.source=out_of_fold")
+    whole = recipe("dataset.num_folds=2", base=base)
+    assert [one.tags["fold"] for one in whole.upstream["trained"]] == [0, 1]
+    assert whole.inputs == ((),)
+    assert "fold" not in whole.tags
+    assert recipe("dataset.num_folds=2", "fold=1", base=base).key == whole.key
+    splits = tmp_path / "splits_final.json"
+    splits.write_text('[{"train": [], "val": []}]')
+    assert len(recipe(f"dataset.splits_file={splits}", base=base).upstream["trained"]) == 1
+    assert [one.tags["fold"] for one in recipe("predict.folds=[3]", base=base).upstream["trained"]] == [3]
+
+
+def test_a_comparison_looks_for_recorded_runs():
+    found = recipe("stage=compare", "compare.select=[model=unet3d,tag=paper]")
+    assert found.upstream == {}
+    assert found.chosen["evaluated"].filters == ("model=unet3d", "tag=paper")
+    assert recipe("stage=compare").chosen["evaluated"].filters == ("dataset=brats",)
+    assert recipe("stage=compare", "fold=3", "seed=1").key == recipe("stage=compare").key
+    assert found.key != recipe("stage=compare").key
+
+
+def test_tags_do_not_decide_which_run_it_is():
+    tagged = recipe("stage='1'", "tags=[paper,second-try]")
+    assert tagged.user_tags == ("paper", "second-try")
+    assert tagged.key == recipe("stage='1'").key
+    with pytest.raises(ConfigurationError, match=r"tags: expected words.*'two words'"):
+        recipe("stage='1'", "tags=['two words']")
+
+
 def test_predictions_of_others_need_no_earlier_stage(tmp_path):
     given = recipe("stage=evaluate", f"evaluate.predictions={tmp_path}", f"evaluate.references={tmp_path}")
     assert given.upstream == {}

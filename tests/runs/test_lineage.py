@@ -54,6 +54,17 @@ def test_the_same_command_addresses_the_same_finished_run(tmp_path):
     assert (run.folder, action) == (first.folder, Action.REUSE)
 
 
+def test_every_missing_member_of_an_ensemble_is_named_with_its_command(tmp_path):
+    folds = [replace(TRAIN, received={"fold": fold}, overrides=(f"fold={fold}",)) for fold in range(3)]
+    finish(PREPARE, tmp_path)
+    finish(folds[1], tmp_path)
+    ensemble = Recipe("predict", "brats", "predict", {}, {}, (), upstream={"trained": tuple(folds)})
+    with pytest.raises(UpstreamMissingError) as caught:
+        address(ensemble, tmp_path)
+    commands = [line.strip() for line in str(caught.value).splitlines() if "python -m" in line]
+    assert commands == ["python -m medexp.run fold=0", "python -m medexp.run fold=2"]
+
+
 def test_another_setting_is_another_run(tmp_path):
     first = finish(PREPARE, tmp_path)
     run, action = opened(replace(PREPARE, received={"num_folds": 3}), tmp_path)
