@@ -66,8 +66,8 @@ def recipe_of(
         overrides=tuple(overrides),
         inputs=tuple(tuple(_paths([group])) for group in node["inputs"]),
         upstream={name: recipes for name, recipes in upstream.items() if recipes},
-        chosen={name: _choice_of(spec) for name, spec in specs.items() if "recorded" in spec},
         places=_places(node.get("places") or {}),
+        chosen={name: _choice_of(spec) for name, spec in specs.items() if "recorded" in spec},
         user_tags=_user_tags(config),
     )
 
@@ -179,6 +179,13 @@ def _up_to_this_stage(call: dict[str, Any], curriculum: str | None) -> dict[str,
     return {**call, "model": {**model, "curriculum": kept}}
 
 
+def _places(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run must have written beside its results to stand for this one; folders from everywhere alike."""
+    folders = {key: value["folder"] for key, value in wanted.items() if isinstance(value, Mapping)}
+    absolute = {key: None if folder is None else str(Path(folder).absolute()) for key, folder in folders.items()}
+    return {**wanted, **absolute}
+
+
 def _tags(
     stage: str,
     config: DictConfig,
@@ -188,13 +195,6 @@ def _tags(
 ) -> dict[str, Any]:
     """Return which run this is; model, fold and seed only where training took part, and of an ensemble no fold."""
     tags: dict[str, Any] = {"stage": stage, "dataset": str(config.dataset.name)}
-def _places(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run must have written beside its results to stand for this one; folders from everywhere alike."""
-    folders = {key: value["folder"] for key, value in wanted.items() if isinstance(value, Mapping)}
-    absolute = {key: None if folder is None else str(Path(folder).absolute()) for key, folder in folders.items()}
-    return {**wanted, **absolute}
-
-
     trained = [recipe.tags for recipes in upstream.values() for recipe in recipes if _is_trained(recipe)]
     if "model" not in received and not trained:
         return tags

@@ -171,6 +171,16 @@ def stale_reason(run: Run, addressed: Addressed) -> str | None:
     return None
 
 
+def elsewhere_reason(run: Run, recipe: Recipe) -> str | None:
+    """Return why a finished run did not write what is asked for beside its results, or None if it did."""
+    written = run.record.get("places") or {}
+    asked = {key: place for key, place in recipe.places.items() if place is not None and written.get(key) != place}
+    if asked:
+        return "it wrote elsewhere: " + ", ".join(f"{key} {written.get(key)} -> {new}" for key, new in asked.items())
+    lost = [place for place in run.result.get("places", []) if not Path(place).exists()]
+    return f"{lost[0]}, which it wrote, is gone" if lost else None
+
+
 def open_run(addressed: Addressed, output_dir: Path, *, resume: Resume, run_id: str | None) -> tuple[Run, Action]:
     """Return the run that a command addresses, and what is to be done with it.
 
@@ -184,22 +194,14 @@ def open_run(addressed: Addressed, output_dir: Path, *, resume: Resume, run_id: 
     if resume == "never":
         return _new(addressed, attempt_folder(folder, len(known) + 1)), Action.START
     if not known:
-def elsewhere_reason(run: Run, recipe: Recipe) -> str | None:
-    """Return why a finished run did not write what is asked for beside its results, or None if it did."""
-    written = run.record.get("places") or {}
-    asked = {key: place for key, place in recipe.places.items() if place is not None and written.get(key) != place}
-    if asked:
-        return "it wrote elsewhere: " + ", ".join(f"{key} {written.get(key)} -> {new}" for key, new in asked.items())
-    lost = [place for place in run.result.get("places", []) if not Path(place).exists()]
-    return f"{lost[0]}, which it wrote, is gone" if lost else None
-
-
         if resume == "require" or run_id is not None:
             raise ResumeError(_nothing_to_continue(addressed, output_dir))
         return _new(addressed, folder), Action.START
     latest = known[-1]
     _warn_of_other_code(latest)
     reason = stale_reason(latest, addressed)
+    if reason is None and latest.state == "finished":
+        reason = elsewhere_reason(latest, addressed.recipe)
     if reason is None:
         _add_user_tags(latest, addressed.recipe.user_tags)
         if latest.state == "finished":
@@ -216,8 +218,6 @@ def _add_user_tags(run: Run, tags: Sequence[str]) -> None:
     if not set(tags) <= set(known):
         run.record["user_tags"] = list(dict.fromkeys([*known, *tags]))
         write_json(run.folder / "run.json", run.record)
-    if reason is None and latest.state == "finished":
-        reason = elsewhere_reason(latest, addressed.recipe)
 
 
 def _new(addressed: Addressed, folder: Path) -> Run:
@@ -233,6 +233,7 @@ def _new(addressed: Addressed, folder: Path) -> Run:
         "received": recipe.received,
         "config": recipe.config,
         "inputs": addressed.inputs(),
+        "places": dict(recipe.places),
         "upstream": {
             name: [os.path.relpath(run.folder, folder) for run in runs] for name, runs in addressed.upstream.items()
         },
@@ -246,7 +247,6 @@ def _new(addressed: Addressed, folder: Path) -> Run:
 
 
 def _warn_of_other_code(run: Run) -> None:
-        "places": dict(recipe.places),
     if run.record.get("code_version") != code_version():
         log.warning("%s was made by another version of medexp; resume=never makes it anew", run.folder.name)
 
