@@ -70,11 +70,13 @@ def _compose_and_launch(argv: list[str]) -> None:
     import hydra
 
     from medexp.composition.locations import conf_dir
+    from medexp.sweeps.logs import errors_said_once
 
     sys.argv = [sys.argv[0], *argv]
     # Hydra then hands exceptions on, instead of printing an abridged one and leaving by itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+    with errors_said_once():
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
 
 
 def _complain(text: str, status: int) -> int:
