@@ -13,6 +13,7 @@ from medexp.errors import TrackingError
 from medexp.runs.files import write_json
 from medexp.runs.identity import flatten
 from medexp.runs.ledger import Run
+from medexp.tracking.event_log import EventLog
 from medexp.tracking.mirror import KEY_TAG, METRICS, RECORD, Mirror, catch_up, database_uri, forgive, owe
 from medexp.tracking.redaction import redact
 from medexp.types import Positive
@@ -43,6 +44,7 @@ class Tracker:
         enabled: False: only the folder is written.
         strict: MLflow must answer at the start, and its loss ends the run.
         flush_every_s: Time between two transfers.
+        tensorboard: Write a TensorBoard log into the run's folder as well, whether MLflow is enabled or not.
         tags: For example stage, dataset, model, fold and seed; written with the prefix `medexp.`.
 
     Raises:
@@ -59,11 +61,13 @@ class Tracker:
         enabled: bool,
         strict: bool,
         flush_every_s: Positive,
+        tensorboard: bool = False,
         tags: Mapping[str, object] | None = None,
     ) -> None:
         self._run, self._output_dir = run, output_dir
         self._enabled, self._strict, self._flush_every_s = enabled, strict, flush_every_s
         self._mirror = Mirror(run.folder)
+        self._events = EventLog(run.folder) if tensorboard else None
         self._thread: threading.Thread | None = None
         self._wake, self._stop = threading.Event(), threading.Event()
         self._failure: Exception | None = None
@@ -93,6 +97,8 @@ class Tracker:
             TrackingError: `strict`, and the last transfer failed.
         """
         self._run.log_metrics({"time": round(time.time(), 3), **metrics}, step)
+        if self._events is not None:
+            self._events.log(metrics, step)
         if self._enabled:
             self._check()
             if self._thread is None:
@@ -123,6 +129,8 @@ class Tracker:
     def rewind(self, step: int) -> int:
         """Forget the logged lines behind `step`, from which a resumed run goes on; return their number."""
         path = self._run.folder / METRICS
+        if self._events is not None:
+            self._events.rewind(step)
         if not path.exists():
             return 0
         kept = dropped = 0
@@ -141,6 +149,8 @@ class Tracker:
         Raises:
             TrackingError: `strict`, and MLflow cannot be reached.
         """
+        if self._events is not None:
+            self._events.close()
         if not self._enabled:
             return
         self._record.update(status=status, end_ms=int(time.time() * 1000))
