@@ -103,8 +103,9 @@ def _one_round(jobs: Sequence[SweepJob], launcher: Launcher, output_dir: Path) -
     except Exception as error:  # noqa: BLE001 - a job's process died and its launcher with it; the ledger knows the rest
         log.warning("the launcher ended without an answer (%s: %s); asking the ledger", type(error).__name__, error)
         _await_quiet(jobs)
+        reason = f"no answer came from its process ({type(error).__name__}: {error})"
         for job in jobs:
-            found_now(job, output_dir, f"no answer came from its process ({type(error).__name__}: {error})")
+            found_now(job, output_dir, state="failed", reason=reason)
         return set()
     for job, result in zip(jobs, results, strict=True):
         take(job, result)

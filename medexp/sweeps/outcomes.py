@@ -10,6 +10,7 @@ from medexp.runs.ledger import Run
 from medexp.runs.lineage import Action, address, attempts, open_run
 from medexp.sweeps.job import Outcome, outcome_of
 from medexp.sweeps.plan import SweepJob
+from medexp.sweeps.worker import failure_of
 
 
 def take(job: SweepJob, result: JobReturn) -> None:
@@ -19,7 +20,7 @@ def take(job: SweepJob, result: JobReturn) -> None:
         _finish(job, value)
         return
     job.state = "skipped" if isinstance(value, JobNotStartedError) else "failed"
-    job.reason = str(value)
+    job.reason = failure_of(value).text if isinstance(value, BaseException) else f"expected a result, got {value!r}"
 
 
 def found_before(job: SweepJob, output_dir: Path) -> bool:
@@ -41,17 +42,16 @@ def found_before(job: SweepJob, output_dir: Path) -> bool:
     return action is Action.REUSE
 
 
-def found_now(job: SweepJob, output_dir: Path, otherwise: str) -> None:
-    """Note what the ledger says of a job whose process gave no answer; `otherwise` if it says nothing."""
+def found_now(job: SweepJob, output_dir: Path, *, state: str, reason: str) -> None:
+    """Note what the ledger says of a job whose process gave no answer; `state` and `reason` if it says no end."""
     run = _latest(job, output_dir)
-    state = "" if run is None else run.state
-    if run is not None and state == "finished":
+    recorded = None if run is None else run.state
+    if run is not None and recorded == "finished":
         _finish(job, outcome_of(run, reused=False))
-    elif run is not None and state == "failed":
-        job.state, job.reason = "failed", str(run.read_state().get("reason", otherwise))
+    elif run is not None and recorded == "failed":
+        job.state, job.reason = "failed", str(run.read_state().get("reason", reason))
     else:
-        job.state = "interrupted" if state in {"interrupted", "running"} else "failed"
-        job.reason = otherwise
+        job.state, job.reason = state, reason
 
 
 def result_of(job: SweepJob) -> JobReturn:

@@ -147,7 +147,7 @@ class _Conductor:
         """Write the end, show the table, close MLflow's run."""
         for job in self._jobs:
             if job.state == "running":
-                found_now(job, self._settings.output_dir, "ended with the sweep")
+                found_now(job, self._settings.output_dir, state="interrupted", reason="it ended with the sweep")
         self._record.end(state)
         given = self._settings
         show_end(self._jobs, title=given.title, output_dir=given.output_dir, record=self._record.path)

@@ -78,7 +78,10 @@ def test_mlflow_shows_one_finished_run_per_stage(demo_folder, demo_runs):
     client = MlflowClient(f"sqlite:///{demo_folder}/mlflow.db")
     experiment = client.get_experiment_by_name("demo")
     runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.data.tags["medexp.stage"] for run in runs) == sorted(STAGES)
+    children = [run for run in runs if "medexp.kind" not in run.data.tags]
+    (parent,) = [run for run in runs if run.data.tags.get("medexp.kind") == "sweep"]
+    assert sorted(run.data.tags["medexp.stage"] for run in children) == sorted(STAGES)
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 

@@ -58,7 +58,11 @@ class Faulty:
 
     @property
     def environment(self) -> dict[str, str]:
-        admitted = {"PYTHONPATH": str(PACKAGE), "MEDEXP_ALLOW_TARGETS": "faulty_jobs", "OMP_NUM_THREADS": "1"}
+        admitted = {
+            "PYTHONPATH": os.pathsep.join([str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "MEDEXP_ALLOW_TARGETS": "faulty_jobs",
+            "OMP_NUM_THREADS": "1",
+        }
         return {**os.environ, **admitted}
 
     def run(self, *overrides: str, **changes: str) -> subprocess.CompletedProcess:

@@ -86,7 +86,7 @@ def test_a_stage_runs_whole_before_the_next(tmp_path):
 
 def test_a_failed_job_skips_what_starts_from_it_and_nothing_else(tmp_path):
     jobs, launcher = two_folds(), RecordingLauncher("stage=1 fold=0")
-    with pytest.raises(SweepFailedError, match="2 of 4 jobs did not finish; the first: job 0, broke"):
+    with pytest.raises(SweepFailedError, match="2 of 4 jobs did not finish; the first: job 0, RuntimeError: broke"):
         swept(jobs, launcher, tmp_path)
     assert [one.state for one in jobs] == ["failed", "finished", "skipped", "finished"]
     assert "job 0 (stage 1) failed" in jobs[2].reason
