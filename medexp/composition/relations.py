@@ -24,7 +24,7 @@ _PACKAGES = {"tracking.tensorboard": ("tensorboard", "tensorboard")}
 
 
 def require_relations(config: DictConfig) -> None:
-    """Refuse folds and stages that the chosen dataset and model do not have, and folders and packages that are not there.
+    """Refuse folds and stages that dataset and model do not have, and folders and packages that are not there.
 
     A folder below `output_dir` may be missing: an earlier stage of the same sweep may make it.
 
