@@ -12,6 +12,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from medexp.errors import JobRefusedError
+from medexp.runs.ledger import now
 from medexp.runs.lineage import attempts
 from medexp.sweeps.isolated import Events
 from medexp.sweeps.outcomes import found_now, result_of, take
@@ -69,16 +70,22 @@ class _Told(Events):
 
     def started(self, job: Job, attempt: int, slot: str | None) -> None:
         one = self._jobs[job.number]
-        one.state, one.reason, one.attempts, one.log = "running", "", attempt, job.log_path
+        _begin(one, attempt)
+        one.log = job.log_path
         self._tell(one)
 
     def ended(self, job: Job, result: JobReturn, *, is_last: bool) -> None:
         one = self._jobs[job.number]
         take(one, result)
+        one.ended = now()
         if not is_last:
             log.warning("job %d (%s) is tried again: %s", one.number, one.title, one.reason.splitlines()[0])
             one.state = "waiting"
         self._tell(one)
+
+
+def _begin(job: SweepJob, attempt: int) -> None:
+    job.state, job.reason, job.attempts, job.started, job.ended = "running", "", attempt, now(), ""
 
 
 def _launched_plainly(jobs: Sequence[SweepJob], launcher: Launcher, tell: Tell, output_dir: Path, retry: int) -> None:
@@ -86,10 +93,11 @@ def _launched_plainly(jobs: Sequence[SweepJob], launcher: Launcher, tell: Tell, 
     left = list(jobs)
     for attempt in range(retry + 1):
         for job in left:
-            job.state, job.attempts = "running", attempt + 1
+            _begin(job, attempt + 1)
             tell(job)
         refused = _one_round(left, launcher, output_dir)
         for job in left:
+            job.ended = now()
             tell(job)
         left = [job for job in left if job.state != "finished" and job.number not in refused]
         if not left:

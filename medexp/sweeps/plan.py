@@ -24,6 +24,8 @@ class SweepJob:
         reason: Why it did not finish.
         outcome: Its result, once finished.
         attempts: How often it was started in this sweep's process.
+        started: When its last attempt started, ISO 8601; empty before.
+        ended: When its end was known.
         log: Where its process wrote, if it had a file of its own.
         folder: Where its run lies or will lie; known once its upstream has finished.
         twins: Combinations that ask for the same and are not run again.
@@ -37,6 +39,8 @@ class SweepJob:
     reason: str = ""
     outcome: Outcome | None = None
     attempts: int = 0
+    started: str = ""
+    ended: str = ""
     log: Path | None = None
     folder: Path | None = None
     twins: list["SweepJob"] = field(default_factory=list)

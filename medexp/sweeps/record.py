@@ -130,6 +130,8 @@ def _described(job: SweepJob, output_dir: Path) -> dict[str, Any]:
         "reused": job.is_reused,
         "reason": job.reason,
         "attempts": job.attempts,
+        "started": job.started or None,
+        "ended": job.ended or None,
         "score": None if outcome is None else outcome.objective,
         "elapsed_s": None if outcome is None else outcome.elapsed_s,
         "run": None if folder is None else os.path.relpath(folder, output_dir),
