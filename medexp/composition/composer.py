@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -215,9 +216,12 @@ class _Composer:
 
     def sweep(self, config: DictConfig, overrides: Sequence[str]) -> Sweep:
         """Return the jobs that the command line and the sweeper's own parameters mean."""
-        params = resolved_where_possible(config.hydra.sweeper).get("params")
-        lines = normalize([*sweeper_lines(params, overrides), *overrides], config_dirs=self._folders)
-        return read_sweep(self._loader.parse(lines), self._loader.groups)
+        sweeper = resolved_where_possible(config.hydra.sweeper)
+        lines = normalize([*sweeper_lines(sweeper.get("params"), overrides), *overrides], config_dirs=self._folders)
+        parsed = self._loader.parse(lines)
+        if "optuna" not in str(sweeper.get("_target_")):
+            _refuse_intervals(parsed)
+        return read_sweep(parsed, self._loader.groups)
 
     def check_jobs(self, sweep: Sweep) -> None:
         """Check every job: each different structure is composed, bare values are tried on the first.
@@ -254,3 +258,13 @@ class _Composer:
             require_relations(config)
         except ConfigurationError as error:
             raise type(error)(f"{error} (in the job {job})" if job else str(error)) from error
+
+
+def _refuse_intervals(parsed: Sequence[Override]) -> None:
+    """Raise if a key has an interval, of which only a search can choose values."""
+    intervals = [override.input_line for override in parsed if override.is_interval_sweep()]
+    if intervals:
+        raise ConfigurationError(
+            f"{intervals[0]}: expected values to try, got an interval, which only a search chooses from: add "
+            "hydra/sweeper=optuna (pip install 'medexp[hpo]'), or list values"
+        )
