@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 STAGES ?= prepare,1,2,predict,evaluate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep test test-slow check format ui bench nnunet lock clean
+.PHONY: help setup demo sweep test test-slow check format ui runs compare bench nnunet lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,12 @@ format: $(READY)  ## put every file into the house format
 
 ui: $(READY)  ## MLflow on this machine only; OUTPUT=folder for another output_dir
 	$(BIN)/mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri sqlite:///$(abspath $(or $(OUTPUT),multirun))/mlflow.db
+
+runs: $(READY)  ## the recorded runs; ARGS='dataset=brats state=failed' chooses
+	$(BIN)/python -m medexp.runs $(if $(OUTPUT),output_dir=$(OUTPUT)) $(ARGS)
+
+compare: $(READY)  ## compare what was evaluated; DATASET=brats, ARGS='compare.metrics=[dice/WT]'
+	$(BIN)/python -m medexp.run stage=compare $(if $(DATASET),dataset=$(DATASET)) $(if $(OUTPUT),output_dir=$(OUTPUT)) $(ARGS)
 
 bench: $(READY)  ## every claim about speed, measured here; peers that are absent are named
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || echo "   exit $$?"; done
