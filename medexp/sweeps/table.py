@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medexp.sweeps.board import STYLES
+from medexp.sweeps.next_step import next_step
 from medexp.sweeps.outcomes import score_text
 from medexp.sweeps.plan import SweepJob
 from medexp.sweeps.spread import spreads
@@ -40,7 +41,7 @@ def show_end(jobs: Sequence[SweepJob], *, title: str, output_dir: Path, record: 
     console.print(f"in {output_dir}; record {os.path.relpath(record, output_dir)}", highlight=False)
     for one in spreads(jobs, only_objective=True):
         if one.n > 1:
-            console.print(one.line)
+            console.print(one.line, highlight=False)
     for job in jobs:
         if job.state in {"failed", "interrupted"}:
             console.print(
@@ -56,8 +57,8 @@ def show_next(jobs: Sequence[SweepJob], *, output_dir: Path, tracking_uri: str |
             log.info(line)
     uri = tracking_uri or f"sqlite:///{output_dir}/mlflow.db"
     log.info("MLflow: mlflow ui --host 127.0.0.1 --backend-store-uri %s", uri)
-    if any(job.state != "finished" for job in jobs):
-        log.info("next, after a look at the logs (finished jobs are not redone):\n  %s", command)
+    if (step := next_step(jobs, command)) is not None:
+        log.info("next, %s", step)
 
 
 def _time(job: SweepJob) -> str:

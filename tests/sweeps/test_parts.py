@@ -13,6 +13,7 @@ from medexp.errors import ConfigurationError
 from medexp.runs.lineage import Recipe
 from medexp.sweeps.board import Board
 from medexp.sweeps.job import Outcome
+from medexp.sweeps.next_step import next_step
 from medexp.sweeps.plan import SweepJob
 from medexp.sweeps.preload import modules_of
 from medexp.sweeps.progress import duration, progress_of
@@ -133,3 +134,13 @@ def test_a_varied_line_is_checked_too():
         composed_recipe(("dataset=brats", "model.weights=null", "stage='1'", "fold=9"), ())
     with pytest.raises(ConfigurationError, match="fold"):
         composed_recipe(("dataset=brats", "model.weights=null", "stage='1'", "fold=one"), ())
+
+
+def test_the_last_line_says_what_to_run_next():
+    line = "python -m medexp.run -m dataset=brats stage='1','2' fold=0,1"
+    trained = [job(0, 0.5, fold="0"), job(1, 0.6, fold="1")]
+    assert next_step(trained, line).endswith("-m dataset=brats stage=predict,evaluate fold=0,1")
+    assert line in next_step([*trained, job(2, None)], line)
+    scored = [SweepJob(n, ["dataset=brats", f"fold={n}"], recipe("evaluate"), {}, "finished") for n in (0, 1)]
+    assert next_step(scored, line).endswith("python -m medexp.run dataset=brats stage=compare")
+    assert next_step(scored[:1], line) is None
