@@ -51,7 +51,7 @@ def show_end(jobs: Sequence[SweepJob], *, title: str, output_dir: Path, record: 
 
 def show_next(jobs: Sequence[SweepJob], *, output_dir: Path, tracking_uri: str | None, command: str) -> None:
     """Repeat what the scoring and reporting jobs said, if it is one of each, and say what can be run next."""
-    for stage in ("evaluate", "report"):
+    for stage in ("evaluate", "report", "compare"):
         said = [job.outcome.lines for job in jobs if job.stage == stage and job.outcome is not None]
         for line in said[0] if len(said) == 1 else ():
             log.info(line)
