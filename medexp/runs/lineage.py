@@ -166,9 +166,14 @@ def stale_reason(run: Run, addressed: Addressed) -> str | None:
     """
     if damaged := run.damaged_outputs():
         return f"its outputs {damaged} are missing or of another size"
-    if run.record.get("inputs") != addressed.inputs():
+    if _digests(run.record.get("inputs") or {}) != _digests(addressed.inputs()):
         return "a stage that it started from was made anew since"
     return None
+
+
+def _digests(inputs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Any]]:
+    """Return what the inputs hold; a new attempt that made the same is the same."""
+    return {name: [entry.get("digest") for entry in entries] for name, entries in inputs.items()}
 
 
 def elsewhere_reason(run: Run, recipe: Recipe) -> str | None:

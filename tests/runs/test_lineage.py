@@ -243,3 +243,14 @@ def test_a_place_that_is_gone_is_written_again(tmp_path):
     assert opened(PREPARE, tmp_path)[1] is Action.REUSE
     (tmp_path / "layout.json").unlink()
     assert opened(PREPARE, tmp_path)[1] is Action.START
+
+
+def test_data_that_were_made_anew_and_are_the_same_train_nothing_again(tmp_path):
+    finish(PREPARE, tmp_path, "cohort A", by_content=True)
+    trained = finish(TRAIN, tmp_path)
+    again, _ = opened(PREPARE, tmp_path, resume="never")
+    again.begin()
+    again.write_outputs({}, digest="cohort A")
+    again.end("finished")
+    run, action = opened(TRAIN, tmp_path)
+    assert (run.folder, action) == (trained.folder, Action.REUSE)
