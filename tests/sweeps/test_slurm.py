@@ -136,6 +136,26 @@ def test_a_sweep_that_is_ended_cancels_its_jobs(tmp_path):
     wait_until(lambda: queued() == {})
 
 
+@pytest.mark.parametrize(
+    "command", [["scancel", "--signal=USR2"], ["scontrol", "requeue"]], ids=["warned", "preempted"]
+)
+def test_a_job_goes_back_into_the_queue(tmp_path, command):
+    thread = threading.Thread(target=send_back, args=(command, (tmp_path / "0.mark").exists))
+    thread.start()
+    [result] = ran(tmp_path, ["first time"], requeues=1)
+    thread.join()
+    assert result.return_value == "first time"
+    assert (tmp_path / "0.mark").read_text().count("\n") == 2
+
+
+def send_back(command, condition, ending=""):
+    wait_until(condition)
+    [job] = [number for number in queued() if number.endswith(ending)]
+    subprocess.run([*command, job], check=True)
+    wait_until(lambda: queued().get(job) == "PENDING")
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)  # Slurm waits two minutes
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
@@ -158,7 +178,9 @@ def test_two_stages_by_two_folds_have_the_same_bits_on_slurm_although_a_job_is_w
     for run in all_runs(local):
         if run.record["stage"] == "prepare":
             shutil.copytree(run.folder, tmp_path / "brats" / run.folder.name)
-    thread = threading.Thread(target=disturb, args=(tmp_path / "brats",))
+    training = (tmp_path / "brats").glob
+    begun = lambda: any('"step": 2,' in path.read_text() for path in training("1-*-fold0-*/metrics.jsonl"))  # noqa: E731
+    thread = threading.Thread(target=send_back, args=(["scancel", "--signal=USR2"], begun, "_0"))
     thread.start()
     status = main(["-m", *line(tmp_path, prepared), *SLURM, "stage=1,2", "fold=0,1"])
     thread.join()
@@ -170,12 +192,3 @@ def test_two_stages_by_two_folds_have_the_same_bits_on_slurm_although_a_job_is_w
         assert final_state(tmp_path / "brats" / name) == final_state(local / "brats" / name)
     [disturbed] = (tmp_path / "brats").glob("1-*-fold0-*")
     assert "steps recovered" in (disturbed / "log.txt").read_text()
-
-
-def disturb(folder):
-    """Warn the job as Slurm does before its time is over, and let it start again at once."""
-    wait_until(lambda: any('"step": 2,' in path.read_text() for path in folder.glob("1-*-fold0-*/metrics.jsonl")))
-    [job] = [number for number in queued() if number.endswith("_0")]
-    subprocess.run(["scancel", "--signal=USR2", job], check=True)
-    wait_until(lambda: queued().get(job) == "PENDING")
-    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)

@@ -40,6 +40,8 @@ class Behaving(NodeJob):
                 raise MemoryError("too large")
             case "hang":
                 time.sleep(600)
+            case "first time":
+                time.sleep(600 if Path(mark).read_text().count("\n") == 1 else 0)
             case "slow":
                 time.sleep(3)
         return Success(kind)
