@@ -1,7 +1,9 @@
 """Hydra's way to `medexp.sweeps.isolated`: choose it with hydra/launcher=isolated."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,16 +67,31 @@ class IsolatedLauncher(Launcher):
 
         self.limits = replace(self.limits, slots=tuple(slots_of(self.gpus)))
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        self.name = f"search-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs for another sweeper, a search for instance, and return how each ended, in order."""
+        from medexp.composition.recipes import composed_recipe
         from medexp.sweeps.isolated import run_isolated
+        from medexp.sweeps.job import config_dirs_of
+        from medexp.sweeps.preload import announce
 
+        config_dirs = tuple(config_dirs_of(self.config.hydra))
+        recipes = [composed_recipe(tuple(overrides), config_dirs) for overrides in job_overrides]
+        announce(recipes, is_tracked=bool(self.config.tracking.enabled))
         jobs = [
-            partial(self._composed, number, tuple(overrides), None, {}, None)
-            for number, overrides in enumerate(job_overrides, start=initial_job_idx)
+            partial(self._composed, number, tuple(overrides), self._log_path(number), {}, recipe)
+            for number, (overrides, recipe) in enumerate(
+                zip(job_overrides, recipes, strict=True), start=initial_job_idx
+            )
         ]
         return run_isolated(jobs, limits=self.limits)
+
+    def _log_path(self, number: int) -> Path | None:
+        """Return where a search's job writes; one at a time they share the terminal."""
+        if self.limits.max_parallel == 1:
+            return None
+        return Path(self.config.output_dir).absolute() / "sweeps" / self.name / f"{number:03d}.log"
 
     def supervise(
         self,

@@ -26,7 +26,9 @@ SWEEP_VARIABLE, PARENT_VARIABLE = "MEDEXP_SWEEP_ID", "MEDEXP_MLFLOW_PARENT"
 PARENT_TAG = "mlflow.parentRunId"
 _MAX_PARAM = 250  # a longer parameter is cut or refused, depending on the store
 _MAX_TAG = 5000
-_JOIN_S = 30.0
+# How long the end of a run waits for what is being sent: to a server, and to a database on this machine, whose makers
+# wait for each other when many runs start at once. A database that fails says so by itself, and earlier.
+_JOIN_S, _LOCAL_JOIN_S = 30.0, 300.0
 
 
 class Tracker:
@@ -158,9 +160,10 @@ class Tracker:
         self._stop.set()
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(_JOIN_S)
+            limit_s = _LOCAL_JOIN_S if self._record["uri"].startswith("sqlite:///") else _JOIN_S
+            self._thread.join(limit_s)
             if self._thread.is_alive():
-                self._failure = TimeoutError(f"no answer within {_JOIN_S:.0f} s")
+                self._failure = TimeoutError(f"no answer within {limit_s:.0f} s")
                 self._owe()
                 return
         self._push()

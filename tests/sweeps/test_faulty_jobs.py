@@ -203,3 +203,11 @@ def everything(client):
 
 def sweeps(client):
     return [run for run in everything(client) if run.data.tags.get("medexp.kind") == "sweep"]
+
+
+def test_another_sweeper_gets_isolated_jobs_too(faulty):
+    faulty.tell(["ok", "ok", "ok"])
+    done = faulty.run("stage=11", "fold=0,1,2", "hydra/sweeper=basic", "sweep.max_parallel=2")
+    assert done.returncode == 0, done.stderr
+    assert len({start[3] for start in faulty.starts}) == 3
+    assert len(list(faulty.output.glob("sweeps/search-*/*.log"))) == 3
