@@ -1,5 +1,6 @@
 """Compare evaluations: over folds and seeds, and case by case; never touches a prediction or a model."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,9 +62,7 @@ def compare(
     comparison = compared(groups, wanted, Statistics(confidence, num_resamples, bootstrap_seed))
     files = _write(context, comparison, title)
     _track(context, comparison, files)
-    scores = {
-        f"{one.metric.column}/{score.group}": score.over_runs.mean for one in comparison.metrics for score in one.groups
-    }
+    scores = _means(comparison)
     lines = [*text_lines(comparison), f"comparison: {files['page']}"]
     return Result(outputs=files, scores=scores, lines=tuple(lines))
 
@@ -92,11 +91,7 @@ def _save(figure: "Figure", path: Path) -> None:
 
 
 def _track(context: Context, comparison: Comparison, files: dict[str, Path]) -> None:
-    means = {
-        f"compare/{one.metric.column}/{_plain(score.group)}": score.over_runs.mean
-        for one in comparison.metrics
-        for score in one.groups
-    }
+    means = {f"compare/{name}": value for name, value in _means(comparison).items() if math.isfinite(value)}
     context.tracker.log_metrics(means, 0)
     origins = {comparison.groups.chosen_on(group) for group in comparison.groups.members}
     context.tracker.set_tags({"medexp.chosen_on": ", ".join(sorted(origins))})
@@ -104,6 +99,15 @@ def _track(context: Context, comparison: Comparison, files: dict[str, Path]) -> 
         context.tracker.log_artifact(path)
 
 
+def _means(comparison: Comparison) -> dict[str, float]:
+    """Return each group's mean over its evaluations, by names with the letters that MLflow admits in a metric's."""
+    return {
+        f"{one.metric.column}/{_plain(score.group)}": score.over_runs.mean
+        for one in comparison.metrics
+        for score in one.groups
+    }
+
+
 def _plain(name: str) -> str:
-    """Return a name with the letters that MLflow admits in a metric's."""
-    return "".join(letter if letter.isalnum() or letter in "_-. " else "_" for letter in name)
+    letters = (letter if letter.isalnum() or letter in "_-. " else "-" if letter == "=" else "_" for letter in name)
+    return "".join(letters)

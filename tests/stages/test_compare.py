@@ -267,6 +267,13 @@ def test_groups_are_what_differs_by_the_shortest_names(tmp_path):
     assert {one["group"] for one in table(result, "groups")} == {"x lr=0.1", "x lr=0.2", "y lr=0.2"}
 
 
+def test_scores_have_names_that_mlflow_takes(tmp_path):
+    runs = [evaluation(tmp_path, scores, rate=rate) for scores, rate in ((A, 0.1), (B, 0.2))]
+    _, result = compared(tmp_path, runs)
+    assert result.scores == {"mean_dice/lr-0.1": pytest.approx(0.8375), "mean_dice/lr-0.2": pytest.approx(0.78)}
+    assert all(re.fullmatch(r"[\w/. -]+", name) for name in result.scores)
+
+
 def test_a_key_makes_the_groups_when_it_is_named(tmp_path):
     runs = [evaluation(tmp_path, A, model=model, rate=rate) for model in ("x", "y") for rate in (0.1, 0.2)]
     _, result = compared(tmp_path, runs, by=["model.optimizer.lr"])
