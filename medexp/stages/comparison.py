@@ -305,14 +305,21 @@ def _unbalanced(groups: Groups) -> list[str]:
     if groups.joined:
         more = f" and {len(groups.joined) - _LISTED} more" if len(groups.joined) > _LISTED else ""
         notes.append(f"Evaluations of one group differ in {', '.join(groups.joined[:_LISTED])}{more}.")
-    repetitions = {name: [member.repetition for member in members] for name, members in groups.members.items()}
+    repetitions = {
+        name: [_without(member, groups.keys) for member in members] for name, members in groups.members.items()
+    }
     every = sorted({one for found in repetitions.values() for one in found})
     for name, found in repetitions.items():
-        lacking = [f"fold {fold} seed {seed}" for fold, seed in every if (fold, seed) not in found]
+        lacking = [one for one in every if one not in found]
         if lacking:
             notes.append(f"{name} has no evaluation of {', '.join(lacking)}, which others have.")
         twice = sorted({one for one in found if found.count(one) > 1})
         if twice:
-            text = ", ".join(f"fold {fold} seed {seed}" for fold, seed in twice)
-            notes.append(f"{name} joins several configurations with {text}; a case's value is their mean.")
+            notes.append(f"{name} joins several configurations with {', '.join(twice)}; a case's value is their mean.")
     return notes
+
+
+def _without(member: Member, keys: Sequence[str]) -> str:
+    """Return fold and seed in words, but for what makes the groups."""
+    parts = zip(("fold", "seed"), member.repetition, strict=True)
+    return " ".join(f"{key} {value}" for key, value in parts if key not in keys)

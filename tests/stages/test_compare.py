@@ -286,6 +286,7 @@ def test_seeds_can_be_compared(tmp_path):
     runs = [evaluation(tmp_path, scores, seed=seed) for seed, scores in enumerate((A, B))]
     _, result = compared(tmp_path, runs, by=["seed"])
     assert {one["group"] for one in table(result, "groups")} == {"seed=0", "seed=1"}
+    assert not any("has no evaluation of" in line for line in result.lines)
 
 
 def test_the_same_comparison_gives_the_same_bytes(two, tmp_path):
