@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medexp.datasets.buffers import Recycler, empty
 from medexp.datasets.reading import VoxelReader
+from medexp.datasets.worker_signals import leave_signals_to_main
 from medexp.io.prepared import StoredCase
 from medexp.keys import CASE, IMAGE, LABEL
 from medexp.runs.processes import available_cores
@@ -122,6 +123,7 @@ class PatchLoader:
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             multiprocessing_context=start_method if num_workers > 0 else None,
+            worker_init_fn=leave_signals_to_main,
             generator=torch.Generator(),  # the global one would move with every epoch and break exact resume
         )
 

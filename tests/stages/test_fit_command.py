@@ -69,7 +69,7 @@ def kill_at_step(output: Path, step: int, number: int, *overrides: str) -> int:
         if found and any(f'"step": {step},' in line for line in found[0].read_text().splitlines()):
             break
         time.sleep(0.02)
-    os.kill(process.pid, number)
+    os.killpg(process.pid, number)  # the whole group, as a terminal's Ctrl-C and a scheduler do
     return process.wait(TIMEOUT_S)
 
 
@@ -93,7 +93,7 @@ def test_three_signals_and_other_workers_change_nothing(prepared: Path, whole: P
     shutil.rmtree(whole)  # the same command addresses the same folder
     (prepared / "mlflow.db").unlink()
     assert kill_at_step(prepared, 3, signal.SIGKILL, "hardware.num_workers=2") == -signal.SIGKILL
-    assert kill_at_step(prepared, 6, signal.SIGTERM, "hardware.num_workers=0") == 143
+    assert kill_at_step(prepared, 6, signal.SIGTERM, "hardware.num_workers=2") == 143
     assert json.loads((run_folder(prepared) / "state.json").read_text())["state"] == "interrupted"
     assert statuses(prepared) == ["KILLED"]
     assert kill_at_step(prepared, 9, signal.SIGKILL, "hardware.num_workers=1") == -signal.SIGKILL
