@@ -9,8 +9,9 @@ from medexp.io.tables import write_table
 from medexp.metrics.directions import is_higher_better
 from medexp.runs.files import atomic_write, write_json, write_text
 from medexp.stages.compared_groups import grouped
-from medexp.stages.comparison import Comparison, Metric, Statistics, compared
+from medexp.stages.comparison import compared
 from medexp.stages.comparison_page import figure_of, page_of
+from medexp.stages.comparison_records import Comparison, Metric, Statistics
 from medexp.stages.comparison_tables import case_rows, group_rows, pair_rows, record_of, run_rows, text_lines
 from medexp.stages.context import Context, Result
 from medexp.types import Count, Index, PartialShare
