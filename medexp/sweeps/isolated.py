@@ -58,6 +58,16 @@ class _Running:
     asked_at_s: float | None = None
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A job that is composed."""
+
+    job: Job
+
+    def __call__(self) -> Job:
+        return self.job
+
+
 @dataclass
 class _Pool:
     """The jobs that wait and run, and the rules that they are under."""
@@ -81,6 +91,7 @@ class _Pool:
         try:
             while self.waiting or self.running:
                 self._fill()
+                self._prepare()
                 self._collect()
         except BaseException:
             self._abandon()
@@ -94,6 +105,11 @@ class _Pool:
             for waiting in self.waiting:
                 self._end(waiting(), JobNotStartedError("an earlier job failed (sweep.fail_fast)"), is_last=True)
             self.waiting.clear()
+
+    def _prepare(self) -> None:
+        """Compose the next job while others work, so that a free slot need not wait for it."""
+        if self.waiting and not isinstance(self.waiting[0], _Ready):
+            self.waiting[0] = _Ready(self.waiting[0]())
 
     def _has_room(self) -> bool:
         return len(self.running) < self.limits.max_parallel and bool(self.free or not self.limits.slots)
@@ -168,7 +184,7 @@ class _Pool:
         again = failed and not isinstance(value, JobRefusedError) and self.attempts[job.number] <= self.limits.retry
         self._end(job, value, is_last=not again)
         if again:
-            self.waiting.append(lambda: job)
+            self.waiting.append(_Ready(job))
         elif failed and self.limits.fail_fast:
             self.stopped = True
 
@@ -207,14 +223,10 @@ def run_isolated(
         events: Who is told.
     """
     context = multiprocessing.get_context("forkserver")
-    composers = deque(job if callable(job) else _returning(job) for job in jobs)
+    composers = deque(job if callable(job) else _Ready(job) for job in jobs)
     with Guard() as guard:
         done = _Pool(limits, events or Events(), guard, context, composers).run()
     return [done[number] for number in sorted(done)]
-
-
-def _returning(job: Job) -> Callable[[], Job]:
-    return lambda: job
 
 
 def _ask(one: _Running) -> None:
