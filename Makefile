@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+STAGES ?= prepare,1,2,predict,evaluate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format ui bench nnunet lock clean
+.PHONY: help setup demo sweep test test-slow check format ui runs compare bench nnunet lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,6 +24,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## synthetic BraTS cohort -> two-stage fine-tuning -> scores -> report; about three minutes
 	$(BIN)/python -m medexp.run
+
+sweep: $(READY)  ## five folds, two stages, scores: make sweep DATASET=brats MODEL=monai_ft ARGS='dataset.roots=[/data/BraTS]'
+	$(BIN)/python -m medexp.run -m dataset=$(or $(DATASET),brats) model=$(or $(MODEL),monai_ft) stage=$(STAGES) \
+		fold=0,1,2,3,4 $(ARGS)
 
 test: $(READY)  ## the fast suite
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"
@@ -44,6 +49,12 @@ format: $(READY)  ## put every file into the house format
 
 ui: $(READY)  ## MLflow on this machine only; OUTPUT=folder for another output_dir
 	$(BIN)/mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri sqlite:///$(abspath $(or $(OUTPUT),multirun))/mlflow.db
+
+runs: $(READY)  ## the recorded runs; ARGS='dataset=brats state=failed' chooses
+	$(BIN)/python -m medexp.runs $(if $(OUTPUT),output_dir=$(OUTPUT)) $(ARGS)
+
+compare: $(READY)  ## compare what was evaluated; DATASET=brats, ARGS='compare.metrics=[dice/WT]'
+	$(BIN)/python -m medexp.run stage=compare $(if $(DATASET),dataset=$(DATASET)) $(if $(OUTPUT),output_dir=$(OUTPUT)) $(ARGS)
 
 bench: $(READY)  ## every claim about speed, measured here; peers that are absent are named
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || echo "   exit $$?"; done

@@ -88,3 +88,15 @@ class MissingDependencyError(MedexpError, ImportError):
 
 class SweepFailedError(MedexpError, RuntimeError):
     """Some jobs of a sweep failed or were skipped; the table above the message says which and why."""
+
+
+class JobDiedError(MedexpError, RuntimeError):
+    """A job of a sweep ended without a result: an error, a crash, a kill, a timeout; the message says which."""
+
+
+class JobRefusedError(MedexpError, RuntimeError):
+    """A job's configuration turned out to be wrong when it was run; trying again would not help."""
+
+
+class JobNotStartedError(MedexpError, RuntimeError):
+    """A job of a sweep was not started, because another one had failed."""

@@ -9,14 +9,16 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medexp.errors import ConfigurationError, MedexpError
+from medexp.errors import ConfigurationError, JobDiedError, JobRefusedError, MedexpError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from medexp.runs.lineage import Recipe
     from medexp.sweeps.job import Outcome
 
 EXIT_FAILED, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
+_ASKED_TO_END = (EXIT_INTERRUPTED, 143)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,26 +49,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def task(config: "DictConfig") -> "Outcome":
+def task(config: "DictConfig", recipe: "Recipe | None" = None) -> "Outcome":
     """Run the composed stage; every launcher calls this, also on another machine."""
     from medexp.sweeps.job import run_composed
+    from medexp.tracking.tracker import SWEEP_VARIABLE
 
     try:
-        return run_composed(config)
+        return run_composed(config, recipe)
     except ConfigurationError as error:
         # Too late for "refused before anything started": the run has failed.
-        raise MedexpError(str(error)) from error
+        raise JobRefusedError(str(error)) from error
+    except SystemExit as left:
+        if SWEEP_VARIABLE not in os.environ or left.code in _ASKED_TO_END:
+            raise
+        # Launchers that run jobs in their own process would lose the others with it.
+        raise JobDiedError(f"it left by itself with exit status {left.code}") from left
 
 
 def _compose_and_launch(argv: list[str]) -> None:
     import hydra
 
     from medexp.composition.locations import conf_dir
+    from medexp.sweeps.logs import errors_said_once
 
     sys.argv = [sys.argv[0], *argv]
     # Hydra then hands exceptions on, instead of printing an abridged one and leaving by itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+    with errors_said_once():
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
 
 
 def _complain(text: str, status: int) -> int:

@@ -37,21 +37,23 @@ class StagedSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         """Run the sweep; raises SweepFailedError if a job did not finish."""
-        from medexp.sweeps.staged import plan, run_sweep
+        from medexp.runs.lineage import command_line
+        from medexp.sweeps.job import config_dirs_of
+        from medexp.sweeps.plan import plan
+        from medexp.sweeps.staged import Settings, run_sweep
 
         config: Any = self.config
-        sources = config.hydra.runtime.config_sources
-        config_dirs = [Path(source.path) for source in sources if source.provider == "command-line"]
         # `params` are read from the composed configuration, where the command line has already replaced some.
         assert self.launcher is not None, "Hydra calls setup first"
-        return run_sweep(
-            plan(arguments, config_dirs),
-            self.launcher,
+        settings = Settings(
             title=str(config.name),
             output_dir=Path(config.output_dir).absolute(),
-            tracking_uri=config.tracking.uri,
+            command=command_line(arguments, "-m"),
             fail_fast=bool(config.sweep.fail_fast),
+            retry=int(config.sweep.retry),
+            tracking=dict(config.tracking),
         )
+        return run_sweep(plan(arguments, config_dirs_of(config.hydra)), self.launcher, settings)
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="staged", node=StagedSweeperConf, provider="medexp_sweeper")

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,7 @@ from medexp.runs.files import atomic_write, sha256_of, storage_error, write_text
 log = logging.getLogger(__name__)
 
 _STEP = re.compile(r"-(\d+)\.ckpt$")
+_LARGE_BYTES = 1 << 20
 RESUMABLE_KINDS = ("last", "regular")  # saved where an epoch or a step is complete
 
 
@@ -61,24 +63,43 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class _HashingFile:
-    """What `torch.save` writes to: hashes on the way and remembers why a write failed, which torch does not say."""
+    """What `torch.save` writes to: hashes on the way and remembers why a write failed, which torch does not say.
+
+    A large piece is hashed by a second thread while this one writes it; both let other threads run.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sha256")
         self.digest = hashlib.sha256()
         self.error: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
+        if len(data) < _LARGE_BYTES:
+            self.digest.update(data)
+            return self._write(data)
+        hashed = self._pool.submit(self.digest.update, data)
         try:
-            written = self._stream.write(data)
+            return self._write(data)
+        finally:
+            hashed.result()  # the memory is the caller's again after this
+
+    def _write(self, data: bytes | memoryview) -> int:
+        """Write all of it; the system takes at most 2 GiB at once."""
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[self._stream.write(left) :]
         except OSError as error:
             self.error = error
             raise
-        self.digest.update(data)
-        return written
+        return len(data)
 
     def flush(self) -> None:
         self._stream.flush()
+
+    def close(self) -> None:
+        self._pool.shutdown()
 
 
 def _save_hashed(checkpoint: dict[str, Any], temporary: Path, path: Path) -> str:
@@ -88,6 +109,8 @@ def _save_hashed(checkpoint: dict[str, Any], temporary: Path, path: Path) -> str
             torch.save(checkpoint, hashing)  # type: ignore[arg-type] # it needs write and flush only
         except (OSError, RuntimeError) as error:
             raise _explained(error, hashing.error, checkpoint, temporary, path) from error
+        finally:
+            hashing.close()
     return hashing.digest.hexdigest()
 
 
@@ -118,7 +141,8 @@ def _tensors(record: Any) -> Iterable[Tensor]:
 
 def _refuse_non_finite(weights: dict[str, Tensor], path: Path) -> None:
     for name, value in weights.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        # One pass without a temporary; NaN is both the least and the greatest.
+        if value.is_floating_point() and value.numel() and not bool(torch.isfinite(torch.stack(value.aminmax())).all()):
             message = f"{path}: expected finite weights, got NaN or infinity in '{name}'; nothing was written"
             raise NonFiniteError(f"{message}. Lower the learning rate, or look at the last batches")
 

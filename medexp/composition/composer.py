@@ -5,15 +5,18 @@ a notebook.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from medexp.composition.families import Family, Shape, shape_of
 from medexp.composition.hydra_node import check_hydra_node, has_interpolated_target
 from medexp.composition.jobs import Sweep, read_sweep, sweeper_lines
 from medexp.composition.loading import Loader
@@ -87,6 +90,31 @@ def checked(overrides: Iterable[str], *, config_dirs: Sequence[Path | str] = (),
     return Composed(copy.deepcopy(config), normal, tuple(dict.fromkeys(sweep.jobs())))
 
 
+@contextmanager
+def variant(
+    overrides: Iterable[str], *, config_dirs: Sequence[Path | str] = ()
+) -> Iterator[tuple[DictConfig, tuple[str, ...], dict[str, str | None]]]:
+    """Lend the checked configuration of a single run, without its `hydra` node; it must not be kept or changed.
+
+    Lines that differ in bare values are composed once, which makes a sweep's plan fast.
+
+    Yields:
+        The configuration, the overrides as Hydra needs them, and the options that were taken.
+
+    Raises:
+        ConfigurationError: As `compose`.
+    """
+    normal = tuple(normalize(overrides, config_dirs=config_dirs))
+    composer = _composer(config_dirs)
+    family = composer.family(normal)
+    with family.varied(normal) as config:
+        if config is None:
+            yield compose(normal, config_dirs=config_dirs), normal, family.choices
+        else:
+            composer.check_values(config, family.unchecked(normal))
+            yield config, normal, family.choices
+
+
 def resolved_stage(config: DictConfig) -> dict[str, Any]:
     """Return the `stage` node as plain containers: the one thing that is built.
 
@@ -109,6 +137,10 @@ def _check_curriculum(config: DictConfig) -> None:
     model, stage = choices.get("model", "(as composed)"), choices.get("stage", str(wanted).removeprefix("stage_"))
     names = ", ".join(str(name) for name in curriculum) or "nothing"
     raise UnknownOptionError(f"stage={stage}: model {model} has no stage {stage}; its curriculum: {names}")
+
+
+def _all_but(config: DictConfig, section: str) -> tuple[str, ...]:
+    return tuple(str(name) for name in config if name != section)
 
 
 def _composer(config_dirs: Sequence[Path | str]) -> "_Composer":
@@ -136,6 +168,8 @@ class _Composer:
         self._folders = folders
         self._shared: dict[tuple[str, ...], DictConfig] = {}
         self._sound: set[tuple[str, ...]] = set()
+        self._sound_sweeps: set[Sweep] = set()
+        self._families: dict[Shape, Family] = {}
 
     def shared(self, overrides: tuple[str, ...]) -> DictConfig:
         """Return what Hydra composes first, keys with several values left out; its `hydra` node is checked."""
@@ -154,6 +188,26 @@ class _Composer:
             self._sound.add(overrides)
         return config
 
+    def family(self, overrides: tuple[str, ...]) -> Family:
+        """Return the family of a line; the first of its lines that is asked for is checked whole."""
+        shape = shape_of(overrides, self._loader.groups)
+        if shape not in self._families:
+            self.refuse_sweep(overrides)
+            config = self.job(overrides)
+            if has_interpolated_target(config):
+                shape = overrides  # a bare value could change what code is named
+            self._families[shape] = Family(copy.deepcopy(config), overrides, self._value_of)
+        return self._families[shape]
+
+    def check_values(self, config: DictConfig, keys: Iterable[str]) -> None:
+        """Check the sections that hold some keys, and what a bare value can break elsewhere."""
+        for section in {key.partition(".")[0] for key in keys}:
+            self._loader.checker().check_section(resolved_where_possible(config, without=_all_but(config, section)))
+        require_relations(config)
+
+    def _value_of(self, override: str) -> Any:
+        return self._loader.parse([override])[0].value()
+
     def refuse_sweep(self, overrides: Sequence[str]) -> None:
         """Raise if a key has several values."""
         swept = [override.input_line for override in self._loader.parse(overrides) if override.is_sweep_override()]
@@ -162,15 +216,20 @@ class _Composer:
 
     def sweep(self, config: DictConfig, overrides: Sequence[str]) -> Sweep:
         """Return the jobs that the command line and the sweeper's own parameters mean."""
-        params = resolved_where_possible(config.hydra.sweeper).get("params")
-        lines = normalize([*sweeper_lines(params, overrides), *overrides], config_dirs=self._folders)
-        return read_sweep(self._loader.parse(lines), self._loader.groups)
+        sweeper = resolved_where_possible(config.hydra.sweeper)
+        lines = normalize([*sweeper_lines(sweeper.get("params"), overrides), *overrides], config_dirs=self._folders)
+        parsed = self._loader.parse(lines)
+        if "optuna" not in str(sweeper.get("_target_")):
+            _refuse_intervals(parsed)
+        return read_sweep(parsed, self._loader.groups)
 
     def check_jobs(self, sweep: Sweep) -> None:
         """Check every job: each different structure is composed, bare values are tried on the first.
 
         If a target depends on an interpolation, a bare value may change it, and every job is composed.
         """
+        if sweep in self._sound_sweeps:
+            return
         composed = [self.job(job, name=" ".join(job)) for job in sweep.structural_jobs()]
         for value in sweep.bare_values():
             (override,) = self._loader.parse([value])
@@ -182,6 +241,7 @@ class _Composer:
         if any(has_interpolated_target(config) for config in composed):
             for job in sweep.jobs():
                 self.job(job, name=" ".join(job))
+        self._sound_sweeps.add(sweep)
 
     def _check_fold_of_every(self, composed: Sequence[DictConfig], fold: object, *, job: str) -> None:
         for config in composed:
@@ -198,3 +258,13 @@ class _Composer:
             require_relations(config)
         except ConfigurationError as error:
             raise type(error)(f"{error} (in the job {job})" if job else str(error)) from error
+
+
+def _refuse_intervals(parsed: Sequence[Override]) -> None:
+    """Raise if a key has an interval, of which only a search can choose values."""
+    intervals = [override.input_line for override in parsed if override.is_interval_sweep()]
+    if intervals:
+        raise ConfigurationError(
+            f"{intervals[0]}: expected values to try, got an interval, which only a search chooses from: add "
+            "hydra/sweeper=optuna (pip install 'medexp[hpo]'), or list values"
+        )

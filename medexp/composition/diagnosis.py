@@ -14,6 +14,12 @@ from medexp.suggestions import did_you_mean, nearest
 
 _NOT_THERE = re.compile(r"Could not (?:override|delete)[^']*'(?P<key>[^']+)'")
 _IS_THERE = re.compile(r"An item is already at '(?P<key>[^']+)'")
+# Options that other packages bring, and the extra that installs them.
+_EXTRAS = {
+    ("hydra/sweeper", "optuna"): "hpo",
+    ("hydra/launcher", "submitit_local"): "slurm",
+    ("hydra/launcher", "submitit_slurm"): "slurm",
+}
 _GIVEN_TWICE = re.compile(r"Multiple values for|appears more than once in the final defaults list")
 
 
@@ -90,6 +96,8 @@ def _absent_key(key: str, groups: Mapping[str, Sequence[Option]], shipped: Shipp
 
 def _missing_option(error: MissingConfigException, groups: Mapping[str, Sequence[Option]]) -> UnknownOptionError:
     group, _, name = str(error.missing_cfg_file or "").rpartition("/")
+    if (extra := _EXTRAS.get((group, name))) is not None:
+        return UnknownOptionError(f"{group}={name}: expected its package, found none: pip install 'medexp[{extra}]'")
     if group in groups or error.options:
         options = [option.name for option in groups.get(group, ())] or list(error.options or ())
         return UnknownOptionError(f"{group}={name}: no such option; {did_you_mean(name, options)}")

@@ -17,6 +17,7 @@ medexp: experiments for medical imaging, composed by Hydra.
 usage: python -m medexp.run [group=option ...] [key=value ...]       one run
        python -m medexp.run -m stage=1,2 fold=0,1,2,3,4 ...          a sweep; finished jobs are not redone
        python -m medexp.run                                          experiment=demo: a small whole sweep
+       python -m medexp.runs [state=failed stage=2 ...]              which runs there are
 
 examples:
   python -m medexp.run dataset=brats model=monai_ft stage=2

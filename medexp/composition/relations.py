@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from medexp.suggestions import nearest
 
 # What may stand for files, and the words that are no folder.
 _FOLDERS: dict[str, tuple[str, ...]] = {
-    "predict.source": ("validation", "test"),
+    "predict.source": ("validation", "test", "out_of_fold"),
     "evaluate.predictions": (),
     "evaluate.references": (),
 }
 
 
+# Keys that need a package of an extra when they are true.
+_PACKAGES = {"tracking.tensorboard": ("tensorboard", "tensorboard")}
+
+
 def require_relations(config: DictConfig) -> None:
-    """Refuse folds and stages that the chosen dataset and model do not have, and folders that are not there.
+    """Refuse folds and stages that dataset and model do not have, and folders and packages that are not there.
 
     A folder below `output_dir` may be missing: an earlier stage of the same sweep may make it.
 
@@ -28,6 +33,7 @@ def require_relations(config: DictConfig) -> None:
     """
     require_folds_exist(config)
     _require_predicted_stage(config)
+    _require_packages(config)
     for key, words in _FOLDERS.items():
         _require_folder(config, key, words)
 
@@ -42,7 +48,7 @@ def require_folds_exist(config: DictConfig, **changed: Any) -> None:
     Raises:
         ConfigurationError: Names the key and the folds that there are.
     """
-    count, source = _num_folds(config)
+    count, source = num_folds(config)
     for key, fold in _folds({"fold": _selected(config, "fold"), **changed}, _selected(config, "predict.folds")):
         if count is not None and not 0 <= fold < count:
             message = f"{key}: expected 0 to {count - 1}, because {source} says {count} folds, got {fold}"
@@ -56,7 +62,7 @@ def _folds(single: dict[str, Any], listed: Any) -> Iterator[tuple[str, int]]:
             yield key, fold
 
 
-def _num_folds(config: DictConfig) -> tuple[int | None, str]:
+def num_folds(config: DictConfig) -> tuple[int | None, str]:
     """Return the number of folds and the key that says it; a split file that cannot be read is prepare's to name."""
     file = _selected(config, "dataset.splits_file")
     if file is None:
@@ -77,6 +83,14 @@ def _require_predicted_stage(config: DictConfig) -> None:
     raise ConfigurationError(
         f"predict.stage: expected null or a stage of the model's curriculum ({names}), got {stage}"
     )
+
+
+def _require_packages(config: DictConfig) -> None:
+    """Refuse a choice whose package is not installed, before a run is half done."""
+    for key, (package, extra) in _PACKAGES.items():
+        if _selected(config, key) is True and find_spec(package) is None:
+            message = f"{key}=true: expected the package {package}, found none; pip install 'medexp[{extra}]'"
+            raise ConfigurationError(f"{message}, or leave the key out")
 
 
 def _require_folder(config: DictConfig, key: str, words: tuple[str, ...]) -> None:

@@ -34,6 +34,7 @@ _READ_BY_NAME: Mapping[KeyPath, tuple[str, str]] = {
     ("tracking", "uri"): (_TRACKER, "uri"),
     ("tracking", "strict"): (_TRACKER, "strict"),
     ("tracking", "flush_every_s"): (_TRACKER, "flush_every_s"),
+    ("tracking", "tensorboard"): (_TRACKER, "tensorboard"),
 }
 
 

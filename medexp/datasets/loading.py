@@ -1,6 +1,5 @@
 """Training batches from the prepared store: a worker makes a whole batch, and every worker would make the same."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,8 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from medexp.datasets.buffers import Recycler, empty
 from medexp.datasets.reading import VoxelReader
+from medexp.datasets.worker_signals import leave_signals_to_main
 from medexp.io.prepared import StoredCase
 from medexp.keys import CASE, IMAGE, LABEL
+from medexp.runs.processes import available_cores
 from medexp.sampling.order import GlobalBatches, SampleKey
 from medexp.sampling.patches import AUGMENTATION, POSITION, Positions, generator_of
 from medexp.transforms.augmentation import Augmentation
@@ -29,8 +30,7 @@ def worker_count(num_workers: int | None) -> int:
     """Return the number of loader processes; None: one per core that this process may use, at most 8."""
     if num_workers is not None:
         return num_workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MOST_WORKERS, cores)
+    return min(_MOST_WORKERS, available_cores())
 
 
 @contextmanager
@@ -117,6 +117,7 @@ class PatchLoader:
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             multiprocessing_context=start_method if num_workers > 0 else None,
+            worker_init_fn=leave_signals_to_main,
             generator=torch.Generator(),  # the global one would move with every epoch and break exact resume
         )
 

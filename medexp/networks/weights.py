@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError  # the error only; nothing is unpickled here
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from medexp.runs.files import sha256_of
 # Where MONAI bundles keep their weights, in a local folder and on the hub.
 BUNDLE_WEIGHTS = ("models/model.safetensors", "models/model.pt")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_TIMEOUT_S = 4.0
 _CONTAINERS = ("state_dict", "network_weights", "model_state_dict", "model", "network", "weights")
 _REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+)")
 
@@ -74,19 +77,34 @@ def _fetch_bundle(hub_id: str) -> Path:
             f"model.weights={hub_id}: expected the package huggingface_hub to fetch it, found none: install it, "
             f"or give a local file or bundle folder"
         ) from error
-    reasons: list[str] = []
-    unreachable = False
+    unreachable = not _hub_answers()
+    reasons = [f"no answer within {_HUB_TIMEOUT_S:g} s"] if unreachable else []
     for name in BUNDLE_WEIGHTS:
         try:
-            return Path(hf_hub_download(hub_id, name, local_files_only=unreachable))
+            return Path(hf_hub_download(hub_id, name, local_files_only=unreachable))  # the cache may have it
         except (EntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-            unreachable = isinstance(error, LocalEntryNotFoundError)  # it has tried for long; the cache may still help
+            unreachable = unreachable or isinstance(error, LocalEntryNotFoundError)  # it has tried for long
             reasons.append(f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]}")
     raise ConfigurationError(
         f"model.weights={hub_id}: expected {' or '.join(BUNDLE_WEIGHTS)} on the Hugging Face hub, got "
         f"'{reasons[0]}': give a local file or bundle folder (model.weights=<path>), or start from random values "
         f"(model.weights=null)"
     )
+
+
+def _hub_answers() -> bool:
+    """Ask once, shortly: the hub's own library tries again for minutes."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=_HUB_TIMEOUT_S):
+            return True
+    except HTTPError:  # it answers
+        return True
+    except OSError:
+        return False
 
 
 def read_weights(path: Path, *, sha256: str | None = None) -> Weights:

@@ -79,7 +79,7 @@ def _draw_methods(axes: "Axes", panel: ComparisonPanel) -> None:
         axes.scatter(shown, _beside(row, len(shown)), s=16, color=ACCENT, alpha=0.7, linewidths=0, zorder=3)
         axes.plot([method.mean] * 2, [row - 0.28, row + 0.28], color=INK, linewidth=1.8, zorder=4)
     _finish(axes, [method.name for method in panel.methods])
-    axes.set_xlabel("dots: runs (fold, seed); line and bar: mean over cases, interval over patients")
+    axes.set_xlabel("dots: runs (fold, seed); line and bar: mean over cases, interval over patients", loc="left")
 
 
 def _draw_differences(axes: "Axes", panel: ComparisonPanel) -> None:
@@ -90,7 +90,7 @@ def _draw_differences(axes: "Axes", panel: ComparisonPanel) -> None:
         face = INK if pair.is_clear else "white"
         axes.scatter([pair.mean], [row], s=30, facecolors=face, edgecolors=INK, linewidths=1.3, zorder=4)
     _finish(axes, [pair.name for pair in panel.differences])
-    axes.set_xlabel("first minus second; filled: clear after Holm's correction")
+    axes.set_xlabel("first minus second; filled: clear after Holm's correction", loc="right")
 
 
 def _draw_interval(axes: "Axes", row: int, low: float, high: float) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from medexp.errors import CohortError, ConfigurationError
+from medexp.geometry.grids import Grid
 from medexp.io.prepared import FINGERPRINT, MANIFEST, PLAN, SPLITS, PreparedCohort, StoredCase
 from medexp.preparation.entry import Transform
 from medexp.preparation.fingerprint import header_spacings, make_fingerprint, median_spacing
@@ -186,19 +187,30 @@ def _nothing(cases: Sequence[RawCase]) -> dict[str, tuple[str, ...]]:
 def _stored(
     settings: CohortSettings, raw: RawCohort, *, store: Path, num_workers: int | None
 ) -> tuple[Transform, list[Outcome]]:
-    """Store all cases at the configured spacing, or at the median of those that can be used for training."""
+    """Store all cases at the configured spacing, or at the median of those that can be used for training.
+
+    Where the normalization depends on how much a crop leaves, the first attempt measures it.
+    """
     schemes = schemes_of(settings.normalization, raw.channels)
     training = [case for case in raw.cases if case.role == "train"]
     spacing = _configured_spacing(settings) or _spacing_of(training or raw.cases)
     while True:
         transform = Transform(raw.channels, raw.labels, schemes, spacing)
         outcomes = store_cases(raw.cases, transform, store=store, num_workers=num_workers)
-        usable = [outcome.case for outcome in outcomes if outcome.key is not None and outcome.case.role == "train"]
-        measured = spacing if settings.spacing_mm is not None or not usable else _spacing_of(usable)
-        if measured == spacing:
+        used = [outcome for outcome in outcomes if outcome.key is not None and outcome.case.role == "train"]
+        measured = spacing if settings.spacing_mm is not None or not used else _spacing_of([one.case for one in used])
+        share = _cropped_share(used) if used else 1.0
+        fitting = schemes_of(settings.normalization, raw.channels, cropped_share=share)
+        if (measured, fitting) == (spacing, schemes):
             return transform, outcomes
-        training = usable  # fewer each time, so this ends
-        spacing = measured
+        # Fewer cases can be used each time, and what a crop leaves of them stays as it is: this ends.
+        spacing, schemes = measured, fitting
+
+
+def _cropped_share(outcomes: Sequence[Outcome]) -> float:
+    """Return how much of its voxels a case keeps when it is cropped, the median of the cases."""
+    grids = [Grid.from_json(outcome.facts["grid"]) for outcome in outcomes]
+    return float(np.median([np.prod(grid.box_shape) / np.prod(grid.shape) for grid in grids]))
 
 
 def _configured_spacing(settings: CohortSettings) -> tuple[float, ...] | None:

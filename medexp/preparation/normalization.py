@@ -12,27 +12,37 @@ Normalization = Literal["zscore_nonzero", "zscore", "auto", "none"]
 CHOICES = get_args(Normalization)
 _BY_CHANNEL_NAME = {"ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale", "rgb_to_0_1": "rgb"}
 _NATIVE = {"ct", "none"}  # stored as they are
+_MASK_BELOW = 3 / 4  # nnU-Net's threshold of `median_relative_size_after_cropping`
 _LEAST_DEVIATION = 1e-8
 
 
-def schemes_of(normalization: str, channels: Sequence[str]) -> tuple[str, ...]:
+def schemes_of(normalization: str, channels: Sequence[str], *, cropped_share: float = 1.0) -> tuple[str, ...]:
     """Return the scheme of each channel.
 
     `auto` follows nnU-Net v2's table of channel names: CT is normalized by the foreground of the training
-    cases, noNorm not at all, rescale_to_0_1 and rgb_to_0_1 as they say, everything else by its own z-score.
+    cases, noNorm not at all, rescale_to_0_1 and rgb_to_0_1 as they say, everything else by its own z-score; by
+    that of the voxels that are not 0 if cropping to them leaves less than three quarters of the median case.
+    nnU-Net's mask is that of all channels with its holes filled, ours each channel's own.
+
+    Args:
+        normalization: One of `CHOICES`.
+        channels: Their names.
+        cropped_share: Of a case's voxels, those inside its crop; the median of the training cases.
 
     Raises:
         ConfigurationError: No such normalization.
 
     Source:
-        nnunetv2/preprocessing/normalization/map_channel_name_to_normalization.py (Apache-2.0), the table only.
+        nnunetv2/preprocessing/normalization/map_channel_name_to_normalization.py and
+        `determine_normalization_scheme_and_whether_mask_is_used_for_norm` (Apache-2.0), the table and the rule only.
     """
     if normalization not in CHOICES:
         message = f"dataset.normalization: expected one of {', '.join(CHOICES)}, got '{normalization}'"
         raise ConfigurationError(message)
     if normalization != "auto":
         return tuple(normalization for _ in channels)
-    return tuple(_BY_CHANNEL_NAME.get(channel.lower(), "zscore") for channel in channels)
+    zscore = "zscore_nonzero" if cropped_share < _MASK_BELOW else "zscore"
+    return tuple(_BY_CHANNEL_NAME.get(channel.lower(), zscore) for channel in channels)
 
 
 def stored_dtype(schemes: Sequence[str], native: Sequence[np.dtype]) -> np.dtype:

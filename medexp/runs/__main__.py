@@ -16,7 +16,7 @@ _DESCRIPTION = """\
 List the recorded runs, newest first: state, dataset, model, stage, fold, seed, score, age, folder.
 
 filters are key=value, several values with commas, * and ? for any letters; all of them must hold:
-  state dataset model stage fold seed tag, run (identity) and name (of the folder)
+  state dataset model stage fold seed tag, run (identity), name (of the folder) and sweep
 output_dir=FOLDER lists the runs of another output folder.
 
   python -m medexp.runs dataset=brats state=failed,interrupted stage=2

@@ -11,6 +11,7 @@ from medexp.errors import UpstreamMissingError
 from medexp.runs.filters import Filters
 from medexp.runs.identity import flatten
 from medexp.runs.ledger import Run
+from medexp.runs.sweep_records import sweeps_by_run
 
 # Of what a stage receives, these arguments are dataset or model keys under another name.
 _KEYS = {"datamodule": "dataset", "window": "predict"}
@@ -42,12 +43,13 @@ class Described:
     facts: Mapping[str, Any]
 
 
-def chosen(choice: Choice, runs: Sequence[Run]) -> list[Run]:
+def chosen(choice: Choice, runs: Sequence[Run], output_dir: Path) -> list[Run]:
     """Return the newest finished attempts that `choice` asks for, in the order of their folders' names.
 
     Args:
         choice: What is asked for.
         runs: Every recorded run.
+        output_dir: Where they lie; its sweeps' records say which sweeps they belong to.
 
     Raises:
         UpstreamMissingError: There are none.
@@ -58,7 +60,11 @@ def chosen(choice: Choice, runs: Sequence[Run]) -> list[Run]:
     for run in sorted(runs, key=lambda run: str(run.record["created"])):
         if run.record["stage"] == choice.stage and run.state == "finished":
             newest[run.identity] = run
-    described = [describe(run, by_folder) for _, run in sorted(newest.items(), key=lambda item: item[1].folder.name)]
+    sweeps = sweeps_by_run(output_dir)
+    described = [
+        describe(run, by_folder, sweeps.get(os.path.relpath(run.folder, output_dir), ()))
+        for run in sorted(newest.values(), key=lambda run: run.folder.name)
+    ]
     filters = Filters.parse(choice.filters, where=choice.key)
     names = filters.wanted.get("run", ())
     others = Filters({key: values for key, values in filters.wanted.items() if key != "run"})
@@ -87,11 +93,12 @@ def _is_named(described: Described, names: Sequence[str]) -> bool:
     )
 
 
-def describe(run: Run, by_folder: Mapping[str, Run] | None = None) -> Described:
+def describe(run: Run, by_folder: Mapping[str, Run] | None = None, sweeps: Sequence[str] = ()) -> Described:
     """Return what a run comes from.
 
     The facts are `dataset`, `model`, `stage` (the training stage that made the model; absent for foreign
-    predictions), `fold` and `seed` (of several models joined by commas), `ensemble` (how many models), `tag`, `name`,
+    predictions), `fold` and `seed` (of several models joined by commas), `ensemble` (how many models predicted a
+    case), `tag`, `name`,
     `sweep`, and the configuration that decided the result, under the keys of the command line.
     """
     lineage = list(_lineage(run, by_folder or {}))
@@ -105,12 +112,17 @@ def describe(run: Run, by_folder: Mapping[str, Run] | None = None) -> Described:
         "stage": last[0].record["stage"] if last else None,
         "fold": _joined(last, "fold"),
         "seed": _joined(last, "seed"),
-        "ensemble": len(last),
+        "ensemble": 1 if _is_out_of_fold(lineage) else len(last),
         "tag": list(run.record.get("user_tags") or ()),
         "name": run.folder.name,
-        "sweep": run.record.get("sweep"),
+        "sweep": list(sweeps),
     }
     return Described(run, lineage, facts)
+
+
+def _is_out_of_fold(lineage: Sequence[Run]) -> bool:
+    """Say whether each case was predicted by one of the models, the one that had not seen it."""
+    return any((run.record.get("received") or {}).get("source") == "out_of_fold" for run in lineage)
 
 
 def _is_training(run: Run) -> bool:

@@ -4,6 +4,7 @@ run.json      identity, what was hashed, configuration, upstream, versions, git,
 state.json    running, finished, failed or interrupted; pid, host, times, reason, score
 outputs.json  what the run made: relative path, size and SHA-256 of each file, one digest over all
 metrics.jsonl one line per logged step
+sessions.jsonl one line per process that worked on it: time, code, versions, machine
 """
 
 import fcntl
@@ -15,11 +16,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakValueDictionary
 
 from medexp.errors import CheckpointMismatchError, ManifestError, RunBusyError
 from medexp.runs.files import read_json, sha256_of, write_json
 from medexp.runs.identity import identity_of
+from medexp.runs.provenance import code_version, git_state, machine, versions
 
+# Files that this process holds a lock on: asking the kernel about them would open and close them, and closing any
+# handle of a file gives back a POSIX lock on it. A handle that is gone holds nothing.
+_HELD: WeakValueDictionary[tuple[int, int], IO[str]] = WeakValueDictionary()
+
+SESSIONS = "sessions.jsonl"
 STATES = ("running", "finished", "failed", "interrupted", "skipped")
 
 
@@ -110,6 +118,8 @@ class Run:
             RunBusyError: Another live process holds this run.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._is_held_here():
+            raise self._busy()
         self._lock = (self.folder / "lock").open("a+")
         try:
             # POSIX record locks are not inherited by forked loader processes, so they cannot outlive the run.
@@ -118,7 +128,9 @@ class Run:
             self._lock.close()
             self._lock = None
             raise self._busy() from error
+        _HELD[_file_id(self.folder / "lock")] = self._lock
         write_json(self.folder / "run.json", self.record)
+        self._note_session()
         self.write_state("running", pid=os.getpid(), host=socket.gethostname(), started=now())
 
     def _busy(self) -> RunBusyError:
@@ -126,11 +138,30 @@ class Run:
         holder = f"process {state.get('pid')} on {state.get('host')}"
         return RunBusyError(f"{self.folder}: {holder} is working on this run; wait for it or stop it")
 
+    def _note_session(self) -> None:
+        """Append with what this process works on the run: a run that resumes may meet other code or another machine."""
+        session = {"time": now(), "code_version": code_version(), "git": git_state(), "versions": versions()}
+        with (self.folder / SESSIONS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({**session, "machine": machine()}) + "\n")
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return with what each process worked on the run, the first one first; a line cut by a kill is left out."""
+        path = self.folder / SESSIONS
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def _is_held_here(self) -> bool:
+        path = self.folder / "lock"
+        holder = _HELD.get(_file_id(path)) if path.exists() else None
+        return holder is not None and not holder.closed
+
     def is_held(self) -> bool:
-        """Say whether a live process holds the lock."""
+        """Say whether a live process holds the lock, this one included."""
         path = self.folder / "lock"
         if not path.exists():
             return False
+        if self._is_held_here():
+            return True
         with path.open("a+") as stream:
             try:
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -203,6 +234,11 @@ class Run:
 def _described(path: Path, folder: Path) -> dict[str, Any]:
     relative = os.path.relpath(path, folder)
     return {"path": relative, "size": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _file_id(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def now() -> str:

@@ -3,11 +3,12 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medexp.errors import ResumeError, UpstreamMissingError
 from medexp.runs.choice import Choice, chosen
@@ -18,7 +19,7 @@ from medexp.runs.provenance import code_version, git_state, machine, versions
 
 log = logging.getLogger(__name__)
 
-_RESUME = ("auto", "require", "never")
+Resume = Literal["auto", "require", "never"]
 _RUN_ID = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -29,6 +30,7 @@ class Recipe:
     `received` is the part of the stage's arguments that decides the result. `inputs` are groups of raw files
     and folders whose listing counts; which group a file is in counts as well.
     `upstream` are the recipes of the stages that this one starts from, `chosen` the recorded runs that it looks for.
+    `places` say where else the stage writes, which decides no result; None is content with any place.
     `tags` say in a few words which run it is: stage, dataset and, where they matter, model, fold, seed.
     `user_tags` are words to find the run by; they do not decide which run it is. `reopens` says that a finished run
     is opened again instead of reused: somebody sits before it.
@@ -43,11 +45,12 @@ class Recipe:
     inputs: tuple[tuple[str, ...], ...] = ()
     tags: Mapping[str, Any] = field(default_factory=dict)
     upstream: Mapping[str, tuple["Recipe", ...]] = field(default_factory=dict)
+    places: Mapping[str, Any] = field(default_factory=dict)
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     user_tags: tuple[str, ...] = ()
     reopens: bool = False
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Return a hash that equal jobs of a sweep share; known before any of them has run."""
         upstream = {name: [recipe.key for recipe in recipes] for name, recipes in self.upstream.items()}
@@ -59,8 +62,13 @@ class Recipe:
     @property
     def command(self) -> str:
         """Return the single-run command line."""
-        quoted = [f"'{text}'" if any(char in text for char in ' ;$(){}[]*?|&<>"') else text for text in self.overrides]
-        return " ".join(["python -m medexp.run", *quoted])
+        return command_line(self.overrides)
+
+
+def command_line(overrides: Iterable[str], *flags: str) -> str:
+    """Return the command with overrides as a shell needs them."""
+    quoted = [f"'{text}'" if any(char in text for char in ' ;$(){}[]*?|&<>"') else text for text in overrides]
+    return " ".join(["python -m medexp.run", *flags, *quoted])
 
 
 class Action(Enum):
@@ -97,12 +105,25 @@ def address(recipe: Recipe, output_dir: Path) -> Addressed:
     Raises:
         UpstreamMissingError: An earlier stage has not finished; the message holds the command that makes it.
     """
-    upstream = {name: [finished(one, output_dir) for one in recipes] for name, recipes in recipe.upstream.items()}
-    upstream |= {name: chosen(choice, all_runs(output_dir)) for name, choice in recipe.chosen.items()}
+    upstream = {name: _all_finished(recipes, output_dir) for name, recipes in recipe.upstream.items()}
+    upstream |= {name: chosen(choice, all_runs(output_dir), output_dir) for name, choice in recipe.chosen.items()}
     sources = {name: [_contribution(run) for run in runs] for name, runs in upstream.items()}
     listing = [listing_digest(group) for group in recipe.inputs]
     identity = identity_of({"stage": recipe.stage, "received": recipe.received, "inputs": listing, "upstream": sources})
     return Addressed(recipe, identity, upstream)
+
+
+def _all_finished(recipes: Sequence[Recipe], output_dir: Path) -> list[Run]:
+    """Return a finished run for each recipe; the error names every one that is missing, an ensemble's folds say."""
+    found, missing = [], []
+    for recipe in recipes:
+        try:
+            found.append(finished(recipe, output_dir))
+        except UpstreamMissingError as error:
+            missing.append(str(error))
+    if missing:
+        raise UpstreamMissingError("\n".join(dict.fromkeys(missing)))
+    return found
 
 
 def _contribution(run: Run) -> str:
@@ -147,19 +168,32 @@ def stale_reason(run: Run, addressed: Addressed) -> str | None:
     """
     if damaged := run.damaged_outputs():
         return f"its outputs {damaged} are missing or of another size"
-    if run.record.get("inputs") != addressed.inputs():
+    if _digests(run.record.get("inputs") or {}) != _digests(addressed.inputs()):
         return "a stage that it started from was made anew since"
     return None
 
 
-def open_run(addressed: Addressed, output_dir: Path, *, resume: str, run_id: str | None) -> tuple[Run, Action]:
+def _digests(inputs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Any]]:
+    """Return what the inputs hold; a new attempt that made the same is the same."""
+    return {name: [entry.get("digest") for entry in entries] for name, entries in inputs.items()}
+
+
+def elsewhere_reason(run: Run, recipe: Recipe) -> str | None:
+    """Return why a finished run did not write what is asked for beside its results, or None if it did."""
+    written = run.record.get("places") or {}
+    asked = {key: place for key, place in recipe.places.items() if place is not None and written.get(key) != place}
+    if asked:
+        return "it wrote elsewhere: " + ", ".join(f"{key} {written.get(key)} -> {new}" for key, new in asked.items())
+    lost = [place for place in run.result.get("places", []) if not Path(place).exists()]
+    return f"{lost[0]}, which it wrote, is gone" if lost else None
+
+
+def open_run(addressed: Addressed, output_dir: Path, *, resume: Resume, run_id: str | None) -> tuple[Run, Action]:
     """Return the run that a command addresses, and what is to be done with it.
 
     Raises:
         ResumeError: `resume=require` finds nothing to continue, or `run=<id>` names another configuration.
     """
-    if resume not in _RESUME:
-        raise ConfigurationError(f"resume: expected one of {', '.join(_RESUME)}, got {resume!r}")
     folder = addressed.folder(output_dir)
     known = list(attempts(folder))
     if run_id is not None:
@@ -173,10 +207,14 @@ def open_run(addressed: Addressed, output_dir: Path, *, resume: str, run_id: str
     latest = known[-1]
     _warn_of_other_code(latest)
     reason = stale_reason(latest, addressed)
+    if reason is None and latest.state == "finished":
+        reason = elsewhere_reason(latest, addressed.recipe)
     if reason is None:
         _add_user_tags(latest, addressed.recipe.user_tags)
-        is_done = latest.state == "finished" and not addressed.recipe.reopens
-        return latest, Action.REUSE if is_done else Action.CONTINUE
+        if latest.state == "finished" and not addressed.recipe.reopens:
+            return latest, Action.REUSE
+        latest.record["places"] = dict(addressed.recipe.places)
+        return latest, Action.CONTINUE
     log.warning("%s: a new attempt is made, because %s", latest.folder.name, reason)
     return _new(addressed, attempt_folder(folder, len(known) + 1)), Action.START
 
@@ -198,11 +236,11 @@ def _new(addressed: Addressed, folder: Path) -> Run:
         "label": recipe.label,
         "tags": dict(recipe.tags),
         "user_tags": list(recipe.user_tags),
-        "sweep": os.environ.get("MEDEXP_SWEEP_ID"),
         "command": recipe.command,
         "received": recipe.received,
         "config": recipe.config,
         "inputs": addressed.inputs(),
+        "places": dict(recipe.places),
         "upstream": {
             name: [os.path.relpath(run.folder, folder) for run in runs] for name, runs in addressed.upstream.items()
         },

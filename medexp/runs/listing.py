@@ -9,6 +9,7 @@ from medexp.errors import ManifestError
 from medexp.runs.filters import Filters
 from medexp.runs.identity import short
 from medexp.runs.ledger import STATES, Run
+from medexp.runs.sweep_records import sweeps_by_run
 
 COLUMNS = ("state", "dataset", "model", "stage", "fold", "seed", "score", "age", "folder")
 UNREADABLE = "unreadable"
@@ -27,7 +28,10 @@ def listed(output_dir: Path, filters: Sequence[str] = ()) -> list[dict[str, Any]
     Raises:
         ConfigurationError: A filter's key or value does not exist; the nearest one is named.
     """
+    sweeps = sweeps_by_run(output_dir)
     facts = [facts_of(path.parent, output_dir) for path in output_dir.glob("*/*/run.json")]
+    for one in facts:
+        one["sweep"] = sweeps.get(str(one["folder"]), [])
     facts.sort(key=lambda one: (str(one["created"]), str(one["folder"])), reverse=True)
     known = {"state": (*STATES, UNREADABLE)}
     places = Filters.parse(filters, where="filter").matching(facts, where="filter", known=known)

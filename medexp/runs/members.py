@@ -4,9 +4,11 @@ A member is started with the run's own single-run command line. One environment 
 of its own: it takes no lock, writes no record and logs nothing, and it ends when its leader does.
 """
 
+import ctypes
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from pathlib import Path
 
 VARIABLE = "MEDEXP_MEMBER"
 _POLL_S = 0.5
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,12 @@ class Member:
         return None if self.checkpoint is None else Path(self.checkpoint)
 
     def end_with_leader(self) -> None:
-        """Kill this process as soon as the leader is gone, however it went: alone it would wait for ever."""
+        """Kill this process as soon as the leader is gone, however it went: alone it would wait for ever.
+
+        On Linux the kernel does so, for a collective that fails may keep every Python thread from running.
+        """
+        if sys.platform == "linux":
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
         def watch() -> None:
             while os.getppid() == self.leader:

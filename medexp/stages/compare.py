@@ -1,18 +1,20 @@
 """Compare evaluations: over folds and seeds, and case by case; never touches a prediction or a model."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medexp.errors import ConfigurationError
 from medexp.io.tables import write_table
 from medexp.metrics.directions import is_higher_better
 from medexp.runs.files import atomic_write, write_json, write_text
 from medexp.stages.compared_groups import grouped
-from medexp.stages.comparison import Comparison, Metric, Statistics, compared
+from medexp.stages.comparison import compared
 from medexp.stages.comparison_page import figure_of, page_of
+from medexp.stages.comparison_records import Comparison, Metric, Statistics
 from medexp.stages.comparison_tables import case_rows, group_rows, pair_rows, record_of, run_rows, text_lines
 from medexp.stages.context import Context, Result
+from medexp.types import Count, Index, PartialShare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,9 +30,9 @@ def compare(
     higher_is_better: Sequence[str],
     lower_is_better: Sequence[str],
     infinite_as: float | None,
-    confidence: float,
-    num_resamples: int,
-    bootstrap_seed: int,
+    confidence: PartialShare,
+    num_resamples: Count,
+    bootstrap_seed: Index,
     context: Context,
 ) -> Result:
     """Compare the upstream runs `evaluated`; write CSV tables, comparison.json, comparison.png and compare.html.
@@ -52,20 +54,16 @@ def compare(
         CohortError: Groups share no cases, or a case's references differ.
         CheckpointMismatchError: A table changed after its evaluation ended.
     """
-    if not 0.5 <= confidence < 1.0 or num_resamples < 1:
-        message = "compare.confidence and compare.num_resamples: expected a share of at least 0.5 and below 1, and 1 or"
-        raise ConfigurationError(f"{message} more; got {confidence} and {num_resamples}")
+    columns = list(dict.fromkeys(metrics))
+    groups = grouped(context.upstream["evaluated"], by=by, metrics=columns)
     wanted = [
         Metric(name, is_higher_better(name, higher=higher_is_better, lower=lower_is_better), infinite_as)
-        for name in dict.fromkeys(metrics)
+        for name in columns
     ]
-    groups = grouped(context.upstream["evaluated"], by=by, metrics=[metric.column for metric in wanted])
     comparison = compared(groups, wanted, Statistics(confidence, num_resamples, bootstrap_seed))
     files = _write(context, comparison, title)
     _track(context, comparison, files)
-    scores = {
-        f"{one.metric.column}/{score.group}": score.over_runs.mean for one in comparison.metrics for score in one.groups
-    }
+    scores = _means(comparison)
     lines = [*text_lines(comparison), f"comparison: {files['page']}"]
     return Result(outputs=files, scores=scores, lines=tuple(lines))
 
@@ -94,11 +92,7 @@ def _save(figure: "Figure", path: Path) -> None:
 
 
 def _track(context: Context, comparison: Comparison, files: dict[str, Path]) -> None:
-    means = {
-        f"compare/{one.metric.column}/{_plain(score.group)}": score.over_runs.mean
-        for one in comparison.metrics
-        for score in one.groups
-    }
+    means = {f"compare/{name}": value for name, value in _means(comparison).items() if math.isfinite(value)}
     context.tracker.log_metrics(means, 0)
     origins = {comparison.groups.chosen_on(group) for group in comparison.groups.members}
     context.tracker.set_tags({"medexp.chosen_on": ", ".join(sorted(origins))})
@@ -106,6 +100,15 @@ def _track(context: Context, comparison: Comparison, files: dict[str, Path]) -> 
         context.tracker.log_artifact(path)
 
 
+def _means(comparison: Comparison) -> dict[str, float]:
+    """Return each group's mean over its evaluations, by names with the letters that MLflow admits in a metric's."""
+    return {
+        f"{one.metric.column}/{_plain(score.group)}": score.over_runs.mean
+        for one in comparison.metrics
+        for score in one.groups
+    }
+
+
 def _plain(name: str) -> str:
-    """Return a name with the letters that MLflow admits in a metric's."""
-    return "".join(letter if letter.isalnum() or letter in "_-. " else "_" for letter in name)
+    letters = (letter if letter.isalnum() or letter in "_-. " else "-" if letter == "=" else "_" for letter in name)
+    return "".join(letters)

@@ -90,6 +90,7 @@ def grouped(runs: Sequence[Run], *, by: Sequence[str] | None, metrics: Sequence[
         Member(evaluation, one.facts, name, _chosen_on(one))
         for evaluation, one, name in zip(evaluations, described, names, strict=True)
     ]
+    members.sort(key=lambda member: (member.repetition, member.evaluation.run.folder.name))
     found = {name: [member for member in members if member.group == name] for name in sorted(set(names))}
     if len(found) < 2:
         raise ConfigurationError(_too_few(members, by))
@@ -200,7 +201,7 @@ def _name(facts: Facts, titles: Mapping[str, str]) -> str:
     for key, title in titles.items():
         value = facts.get(key)
         if key == "evaluate.predictions":
-            parts += [] if value is None else ["/".join(Path(str(value)).parts[-2:])]
+            parts += [] if value is None else [_place(value)]
         elif key == "model":
             parts += [] if value is None else [str(value)]
         elif key == "ensemble":
@@ -209,7 +210,12 @@ def _name(facts: Facts, titles: Mapping[str, str]) -> str:
             parts += [] if value is None else [f"stage {value}"]
         else:
             parts.append(f"{title}={_text(value)}")
-    return " ".join(parts) or str(facts.get("model") or facts["dataset"])
+    foreign = facts.get("evaluate.predictions")
+    return " ".join(parts) or str(facts.get("model") or (_place(foreign) if foreign else facts["dataset"]))
+
+
+def _place(folder: Any) -> str:
+    return "/".join(Path(str(folder)).parts[-2:])
 
 
 def _text(value: Any) -> str:

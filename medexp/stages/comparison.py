@@ -3,133 +3,27 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from medexp.errors import CohortError
-from medexp.metrics.paired import (
-    PairedDifference,
-    Spread,
-    clustered_interval,
-    holm,
-    mean_ranks,
-    paired_difference,
-    spread,
-)
+from medexp.metrics.paired import clustered_interval, holm, mean_ranks, paired_difference, spread
 from medexp.stages.compared_groups import Groups, Member
+from medexp.stages.comparison_records import (
+    Comparison,
+    GroupScore,
+    Metric,
+    MetricComparison,
+    Missing,
+    PairScore,
+    RunScore,
+    Statistics,
+)
 from medexp.stages.score_tables import policy_of
 
 _LISTED = 8
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """How intervals are made."""
-
-    confidence: float
-    num_resamples: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A column of the per-case tables, which way it is better, and what an infinite value counts for."""
-
-    column: str
-    is_higher_better: bool
-    infinite_as: float | None = None
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A case that a group's number does not stand on, or not wholly, and why."""
-
-    metric: str
-    group: str
-    case: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class RunScore:
-    """One evaluation's mean over its cases."""
-
-    member: Member
-    mean: float
-    n_cases: int
-
-
-@dataclass(frozen=True)
-class GroupScore:
-    """One group in one metric.
-
-    Attributes:
-        group: Its name.
-        over_runs: Over the means of its evaluations: folds and seeds.
-        mean: Mean over cases; a case's value is its mean over seeds.
-        ci_low: Lower end of the bootstrap interval over patients.
-        ci_high: Upper end of the same.
-        cases: Every case's value.
-        runs: Its evaluations.
-        rank: 1 is best, by the mean over the cases that all groups have.
-        mean_rank: Mean over these cases of the group's rank in the case.
-        wins: Groups from which it differs for the better after correction.
-    """
-
-    group: str
-    over_runs: Spread
-    mean: float
-    ci_low: float
-    ci_high: float
-    cases: Mapping[str, float]
-    runs: Sequence[RunScore]
-    rank: int = 0
-    mean_rank: float = math.nan
-    wins: int = 0
-
-
-@dataclass(frozen=True)
-class PairScore:
-    """Two groups in one metric: the first minus the second, over the cases that both have.
-
-    `p_holm` is corrected for all tests of the comparison; `better` names a group if it is below 1 - confidence.
-    """
-
-    metric: str
-    first: str
-    second: str
-    difference: PairedDifference
-    p_holm: float = math.nan
-    better: str | None = None
-
-
-@dataclass(frozen=True)
-class MetricComparison:
-    """All groups in one metric, best first, and every pair of them."""
-
-    metric: Metric
-    groups: Sequence[GroupScore]
-    pairs: Sequence[PairScore]
-    n_common: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Everything that a comparison found."""
-
-    groups: Groups
-    metrics: Sequence[MetricComparison]
-    missing: Sequence[Missing]
-    patients: Mapping[str, str]
-    statistics: Statistics
-    notes: Sequence[str] = field(default_factory=tuple)
-
-    @property
-    def num_tests(self) -> int:
-        """Return for how many tests p-values were corrected."""
-        return sum(len(one.pairs) for one in self.metrics)
 
 
 def compared(groups: Groups, metrics: Sequence[Metric], statistics: Statistics) -> Comparison:
@@ -305,14 +199,21 @@ def _unbalanced(groups: Groups) -> list[str]:
     if groups.joined:
         more = f" and {len(groups.joined) - _LISTED} more" if len(groups.joined) > _LISTED else ""
         notes.append(f"Evaluations of one group differ in {', '.join(groups.joined[:_LISTED])}{more}.")
-    repetitions = {name: [member.repetition for member in members] for name, members in groups.members.items()}
+    repetitions = {
+        name: [_without(member, groups.keys) for member in members] for name, members in groups.members.items()
+    }
     every = sorted({one for found in repetitions.values() for one in found})
     for name, found in repetitions.items():
-        lacking = [f"fold {fold} seed {seed}" for fold, seed in every if (fold, seed) not in found]
+        lacking = [one for one in every if one not in found]
         if lacking:
             notes.append(f"{name} has no evaluation of {', '.join(lacking)}, which others have.")
         twice = sorted({one for one in found if found.count(one) > 1})
         if twice:
-            text = ", ".join(f"fold {fold} seed {seed}" for fold, seed in twice)
-            notes.append(f"{name} joins several configurations with {text}; a case's value is their mean.")
+            notes.append(f"{name} joins several configurations with {', '.join(twice)}; a case's value is their mean.")
     return notes
+
+
+def _without(member: Member, keys: Sequence[str]) -> str:
+    """Return fold and seed in words, but for what makes the groups."""
+    parts = zip(("fold", "seed"), member.repetition, strict=True)
+    return " ".join(f"{key} {value}" for key, value in parts if key not in keys)

@@ -8,7 +8,7 @@ from medexp.plots.comparison import ComparisonPanel, DifferenceRow, MethodRow, c
 from medexp.plots.pages import render
 from medexp.plots.theme import inline_svg
 from medexp.runs.identity import short
-from medexp.stages.comparison import Comparison, GroupScore, MetricComparison, PairScore
+from medexp.stages.comparison_records import Comparison, GroupScore, MetricComparison, PairScore
 from medexp.stages.comparison_tables import (
     MARK,
     better_when,

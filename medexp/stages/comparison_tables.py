@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from medexp.stages.compared_groups import ON_VALIDATION, UNKNOWN
-from medexp.stages.comparison import Comparison, GroupScore, MetricComparison, PairScore
+from medexp.stages.comparison_records import Comparison, GroupScore, MetricComparison, PairScore
 
 Row = dict[str, Any]
 

@@ -36,7 +36,8 @@ class Result:
 
     `outputs` are files that the ledger records with their SHA-256. `digest` stands for the content where
     the files' own bytes do not (a manifest holds times). `scores` go to the table of a sweep, `objective`
-    to a hyper-parameter search, `lines` to the person who waits.
+    to a hyper-parameter search, `lines` to the person who waits. `places` are files beside the results, which a
+    finished run must still have to stand for the next one that asks for them.
     """
 
     outputs: Mapping[str, Path] = field(default_factory=dict)
@@ -44,3 +45,4 @@ class Result:
     objective: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
+    places: tuple[Path, ...] = ()

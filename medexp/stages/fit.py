@@ -3,7 +3,8 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from medexp.runs.identity import identity_of
 from medexp.runs.ledger import Run
 from medexp.stages.context import Context, Result
 from medexp.stages.hand_over import take_over
+from medexp.stages.pretraining import require_unseen
 from medexp.stages.ranks import OneMachine, all_ranks
 from medexp.types import Index
 
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 _EXPECTED_WARNINGS = (
     r".*does not have many workers",  # the loader has the workers that were asked for
     r"Found \d+ module\(s\) in eval mode",  # frozen parts are meant to be
+    r".*`srun` command is available",  # jobs reach Slurm through hardware=slurm
     r"It is recommended to use `self.log\('val/",  # every rank has seen all cases
     r".*LeafSpec.* is deprecated",  # Lightning 2.6.6 with torch 2.13 and later
 )
@@ -68,6 +71,7 @@ def fit(
 
     Raises:
         CohortError: The fold has no training or no validation cases.
+        LeakageError: The initial weights were trained on a case that this run is judged by.
         ConfigurationError: Nothing would be validated.
         ResumeError: `resume=require`, and there is no checkpoint to go on from.
         CheckpointMismatchError: It is damaged, and so are the others (`resume=require`: the newest).
@@ -81,6 +85,7 @@ def fit(
     datamodule.open(context.upstream["prepared"][0].folder, fold=fold, seed=seed, num_workers=num_workers)
     train, validation = datamodule.train_dataloader(), datamodule.val_dataloader()
     _refuse_empty(len(train), len(validation), fold)
+    require_unseen(context, fold=fold)
 
     start = _find_start(context)
     module, lines = _build_model(model, datamodule.contract, curriculum, seed, context, start)
@@ -97,9 +102,7 @@ def fit(
         for state in loader_states(start.path):
             train.load_state_dict(state)
     checkpoint = None if start is None else str(start.path)
-    with warnings.catch_warnings():
-        for known in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=known)
+    with _without_expected_warnings():
         try:
             with all_ranks(built, context, machine.main_port, None if start is None else start.path):
                 built.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
@@ -108,6 +111,14 @@ def fit(
                 raise KeyboardInterrupt from error
             raise
     return _result(built, context, lines, time.monotonic() - started_s)
+
+
+@contextmanager
+def _without_expected_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for known in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=known)
+        yield
 
 
 def _refuse_empty(num_train: int, num_validation: int, fold: int) -> None:
@@ -164,8 +175,7 @@ def _build_model(
         line = getattr(module, "weights_report", None)
         return module, [str(line)] if line else []
     module = model(contract=contract, phase=phase, weights=None)
-    line = take_over(module, initial[0])
-    log.info("%s", line)
+    line = take_over(module, initial[0])  # logs what was loaded; the line stands in the run's result
     context.tracker.set_tags({"medexp.initial_weights_sha256": initial[0].output("best").sha256})
     return module, [line]
 
@@ -193,9 +203,7 @@ def _build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    with warnings.catch_warnings():
-        # Where Slurm is installed, Lightning advises to use srun; jobs get there through hardware=slurm.
-        warnings.filterwarnings("ignore", message=r".*`srun` command is available")
+    with _without_expected_warnings():
         built = build()
     every, epochs = built.check_val_every_n_epoch, built.max_epochs
     if every is not None and epochs is not None and every > epochs > 0:

@@ -16,9 +16,10 @@ from medexp.inference.devices import Accelerator, Precision, autocast_for, choos
 from medexp.inference.ensembling import Combination, combine
 from medexp.inference.sliding_window import SlidingWindow
 from medexp.inference.writers import NativePrediction, write_prediction
-from medexp.io.prepared import StoredCase
+from medexp.io.prepared import MANIFEST, StoredCase
 from medexp.networks.pretrained import load_all
 from medexp.networks.weights import read_weights
+from medexp.runs.files import read_json
 from medexp.runs.ledger import Output, Run
 from medexp.stages.context import Context, Result
 from medexp.stages.prediction_journal import Journal
@@ -26,6 +27,9 @@ from medexp.types import Count, Index, Share
 
 log = logging.getLogger(__name__)
 
+VALIDATION, OUT_OF_FOLD = "validation", "out_of_fold"
+
+_LISTED = 20
 _SHARED = ("channels", "labels", "patch_size", "plan")  # what models must agree on to be averaged
 
 
@@ -36,6 +40,7 @@ class _Member:
     model: Any
     checkpoint: Output
     volume: Callable[[StoredCase], Tensor]
+    held_out: tuple[StoredCase, ...]
 
 
 def predict(
@@ -57,13 +62,14 @@ def predict(
 ) -> Result:
     """Predict every case of `source` and write predictions.json beside the folder of predictions.
 
-    Several trained runs make an ensemble. What decides, and how large windows are, is read from the checkpoints. An
-    interrupted prediction goes on after the last case that was written by the same checkpoints.
+    Several trained runs make an ensemble; with `out_of_fold` each predicts only the cases that it validated on, which
+    together are the cohort. What decides, and how large windows are, is read from the checkpoints. An interrupted
+    prediction goes on after the last case that was written by the same checkpoints.
 
     Args:
         datamodule: Is opened on the upstream run `prepared`.
         model: Completed here with the dataset's contract; its weights are those of the upstream runs `trained`.
-        source: "validation", "test", or a folder in the dataset's raw layout; images need no masks.
+        source: "validation", "test", "out_of_fold", or a folder in the dataset's raw layout; images need no masks.
         fold: Whose validation cases.
         window: Covers whole volumes.
         flips: Average over all mirrored copies.
@@ -89,23 +95,46 @@ def predict(
     members = [_load(run, datamodule, model, prepared, fold, num_workers, device) for run in trained]
     decision = members[0].model.decision if threshold is None else members[0].model.decision.at(threshold)
     datamodule.open(prepared, fold=fold, num_workers=num_workers)
-    cases = list(datamodule.cases(source))
-    if not cases:
+    by_case = _held_out(members) if source == OUT_OF_FOLD else [(case, members) for case in datamodule.cases(source)]
+    if not by_case:
         raise CohortError(f"predict.source={source}: expected cases to predict, got none: name another source")
     journal = Journal(context, [member.checkpoint for member in members])
     with torch.inference_mode(), autocast_for(precision, device):
-        for number, case in enumerate(cases, start=1):
+        for number, (case, own) in enumerate(by_case, start=1):
             if journal.holds(case.case):
                 continue
             parts = (
                 member.model.segment(member.volume(case).to(device), window=window, flips=flips, tile=tile)
-                for member in members
+                for member in own
             )
-            joined, deciding = combine(parts, decision, combination) if len(members) > 1 else (next(parts), decision)
+            joined, deciding = combine(parts, decision, combination) if len(own) > 1 else (next(parts), decision)
             native = NativePrediction.of(joined, case.grid, keep_probabilities=save_probabilities, decision=deciding)
             journal.note(case.case, write_prediction(journal.folder, case.case, native))
-            log.info("predicted %d of %d: %s", number, len(cases), case.case)
-    return journal.result(cases, source)
+            log.info("predicted %d of %d: %s", number, len(by_case), case.case)
+    cases = [case for case, _ in by_case]
+    return journal.result(cases, source, not_predicted=_left_out(prepared, cases) if source == OUT_OF_FOLD else ())
+
+
+def _held_out(members: Sequence[_Member]) -> list[tuple[StoredCase, list[_Member]]]:
+    """Return every validation case of the members' folds with those that did not train on it, sorted by name."""
+    found: dict[str, tuple[StoredCase, list[_Member]]] = {}
+    for member in members:
+        for case in member.held_out:
+            found.setdefault(case.case, (case, []))[1].append(member)
+    return [found[name] for name in sorted(found)]
+
+
+def _left_out(prepared: Path, cases: Sequence[StoredCase]) -> list[str]:
+    """Return the training cases of the cohort that no member's fold validates, and say so."""
+    predicted = {case.case for case in cases}
+    entries = read_json(prepared / MANIFEST)["cases"]
+    left_out = [str(one["case"]) for one in entries if one["role"] == "train" and str(one["case"]) not in predicted]
+    if left_out:
+        listing = ", ".join(left_out[:_LISTED]) + (" ..." if len(left_out) > _LISTED else "")
+        log.warning(
+            "%d training cases are in no fold that was asked for, and not predicted: %s", len(left_out), listing
+        )
+    return left_out
 
 
 def _load(
@@ -125,7 +154,7 @@ def _load(
     _require_same_contract(dict(weights.contract or {}), dict(module.hparams["contract"]), checkpoint.path)
     load_all(module, weights)
     module.decision = decision_from_json((weights.contract or {}).get("decision"))
-    return _Member(module.eval().to(device), checkpoint, opened.volume)
+    return _Member(module.eval().to(device), checkpoint, opened.volume, tuple(opened.cases(VALIDATION)))
 
 
 def _fold_of(run: Run, fold: int) -> int:
@@ -144,8 +173,8 @@ def _require_same_contract(trained: dict[str, Any], given: dict[str, Any], path:
 
 def _refuse_seen(trained: Sequence[Run], source: str, fold: int) -> None:
     strangers = sorted({_fold_of(run, fold) for run in trained} - {fold})
-    if source == "validation" and strangers:
+    if source == VALIDATION and strangers:
         raise ConfigurationError(
             f"predict.folds: expected [{fold}] with predict.source=validation, got models of the folds {strangers}, "
-            f"which trained on these cases: predict the test set or a folder, or one fold at a time"
+            f"which trained on these cases: predict the test set, a folder or out_of_fold, or one fold at a time"
         )

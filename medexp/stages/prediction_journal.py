@@ -50,11 +50,12 @@ class Journal:
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(self._line(self._entries[case]))
 
-    def result(self, cases: Iterable[StoredCase], source: str) -> Result:
-        """Write the manifest of all predictions."""
+    def result(self, cases: Iterable[StoredCase], source: str, *, not_predicted: Sequence[str] = ()) -> Result:
+        """Write the manifest of all predictions; `not_predicted` are cases that one would expect among them."""
         manifest = self._run.folder / "predictions.json"
         entries = [{**self._entries[case.case], **_sources(case)} for case in cases]
         record = {"format": FORMAT, "source": str(source), "checkpoints": self._checkpoints, "cases": entries}
+        record["not_predicted"] = list(not_predicted)
         write_json(manifest, record)
         count = f"{len(entries)} case{'s' if len(entries) != 1 else ''} of {source}"
         models = f"{len(self._checkpoints)} model{'s' if len(self._checkpoints) != 1 else ''}"

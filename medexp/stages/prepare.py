@@ -74,7 +74,8 @@ def prepare(
     lines = _summary(cohort, layout, outputs["quality_page"], elapsed_s=time.perf_counter() - started)
     # The plan is in: a configured patch makes other networks of the same cases.
     digest = identity_of({"cases": cohort.digest, "splits": splits_hash, "plan": read_json(folder / PLAN)})
-    return Result(outputs=outputs, digest=digest, lines=lines)
+    places = () if layout is None else (layout.absolute() / "dataset.json",)
+    return Result(outputs=outputs, digest=digest, lines=lines, places=places)
 
 
 def _nnunet_layout(nnunet: RawLayout, cohort: PreparedCohort, default_root: Path) -> Path:

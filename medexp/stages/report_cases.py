@@ -12,6 +12,7 @@ from medexp.errors import CaseError
 from medexp.io.nifti import Volume, decode, read_file, read_volume
 from medexp.plots.slices import Plane, three_planes
 from medexp.plots.stills import Still
+from medexp.preparation.verification import grid_difference
 from medexp.stages.image_scoring import is_image
 from medexp.stages.recorded_evaluation import Evaluation
 from medexp.stages.report_images import image_planes
@@ -90,9 +91,10 @@ def _image(images: Mapping[str, str], reference: Volume) -> tuple[str, Num[np.nd
         except CaseError as error:
             problem = f"Outlines only: {error}"
             continue
-        if volume.header.shape == reference.header.shape:
+        difference = grid_difference(volume, reference)
+        if difference is None:
             return channel, volume.array, ""
-        problem = f"Outlines only: {path} has the shape {volume.header.shape}"
+        problem = f"Outlines only: {path} and the reference differ in their grids: {difference}"
     return "", None, problem
 
 

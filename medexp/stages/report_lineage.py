@@ -14,7 +14,8 @@ from medexp.runs.identity import short
 from medexp.runs.ledger import Run
 from medexp.stages.recorded_evaluation import Evaluation
 
-_MONITOR = "val/dice/mean"
+_DEFAULT_MONITOR = ("val/dice/mean", "max")
+_NAMES = {"val/dice/mean": "mean Dice"}
 _MAX_NAMED = 50
 
 
@@ -65,15 +66,24 @@ def _training(run: Run, rows: Sequence[Mapping[str, str]], colors: Mapping[str, 
         for name in rows[0]
         if name in {"train/loss", "val/loss", "lr"} or name.startswith("val/dice/")
     }
-    scores = [(number(row.get(_MONITOR)), epoch) for row, epoch in zip(rows, epochs, strict=True)]
-    best = max(((score, epoch) for score, epoch in scores if not math.isnan(score)), default=None, key=itemgetter(0))
+    monitor, mode = _monitor_of(run)
+    scores = [(number(row.get(monitor)), epoch) for row, epoch in zip(rows, epochs, strict=True)]
+    known = [(score, epoch) for score, epoch in scores if not math.isnan(score)]
+    best = (max if mode == "max" else min)(known, default=None, key=itemgetter(0))
     figure = training_curves(curves, colors=colors, best_epoch=best[1] if best else None)
     stage = _stage_name(run).capitalize()
+    score = _NAMES.get(monitor, monitor)
     return {
         "title": " · ".join([stage, *str(run.record["label"]).split("-")[1:]]),
-        "note": f"best mean Dice {best[0]:.4f} after epoch {best[1]:.0f} of {epochs[-1]:.0f}" if best else "",
+        "note": f"best {score} {best[0]:.4f} after epoch {best[1]:.0f} of {epochs[-1]:.0f}" if best else "",
         "figure": inline_svg(figure, name=f"curves{short(run.identity)}", description=f"Training curves of {stage}"),
     }
+
+
+def _monitor_of(run: Run) -> tuple[str, str]:
+    """Return what the run's best checkpoint was chosen by, and whether more of it or less is better."""
+    best = (run.record.get("received", {}).get("callbacks") or {}).get("best")
+    return (str(best["monitor"]), str(best["mode"])) if best else _DEFAULT_MONITOR
 
 
 def prepared_manifest(runs: Sequence[Run]) -> Mapping[str, Any] | None:

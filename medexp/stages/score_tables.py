@@ -27,7 +27,6 @@ _BOTH_EMPTY: Mapping[str, Mapping[str, Policy]] = {
         "mean_average_precision": 1.0,
     },
 }
-EMPTY_REFERENCE = tuple(_BOTH_EMPTY)
 
 _COUNTS = ("true_positive", "false_positive", "false_negative", "true_negative")
 _BOOTSTRAP_SEED = 0

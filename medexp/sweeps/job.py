@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -16,10 +16,11 @@ from medexp.composition.composer import resolved_stage
 from medexp.composition.recipes import recipe_of
 from medexp.errors import MedexpError
 from medexp.runs.ledger import Run
-from medexp.runs.lineage import Action, Addressed, address, open_run, weights_of
+from medexp.runs.lineage import Action, Addressed, Recipe, address, open_run, weights_of
 from medexp.runs.members import Member
 from medexp.sweeps.logs import log_to_console, log_to_file
 from medexp.sweeps.membership import arguments_of, member_context
+from medexp.sweeps.slurm_queue import refuse_outside_queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,25 +49,36 @@ class Outcome:
         return float("nan") if self.objective is None else float(self.objective)
 
 
-def run_composed(config: DictConfig) -> Outcome:
-    """Run the stage of a configuration that Hydra has composed for this process."""
-    hydra_config = HydraConfig.get()
-    sources = hydra_config.runtime.config_sources
-    config_dirs = [Path(source.path) for source in sources if source.provider == "command-line"]
+def run_composed(config: DictConfig, recipe: Recipe | None = None) -> Outcome:
+    """Run the stage of a configuration that Hydra has composed for this process.
+
+    `recipe` is the configuration's, where the sweep's process knows it already.
+    """
     log_to_console()
-    return run_job(config, list(hydra_config.overrides.task), dict(hydra_config.runtime.choices), config_dirs)
+    refuse_outside_queue(HydraConfig.get())
+    return run_job(config, composed_here(config) if recipe is None else recipe)
 
 
-def run_job(
-    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str | None], config_dirs: Sequence[Path]
-) -> Outcome:
+def composed_here(config: DictConfig) -> Recipe:
+    """Return the recipe of the configuration that Hydra has composed for this process."""
+    hydra_config = HydraConfig.get()
+    overrides, choices = list(hydra_config.overrides.task), dict(hydra_config.runtime.choices)
+    return recipe_of(config, overrides, choices, config_dirs=config_dirs_of(hydra_config))
+
+
+def config_dirs_of(hydra_config: Any) -> list[Path]:
+    """Return the folders that were given with `--config-dir`."""
+    sources = hydra_config.runtime.config_sources
+    return [Path(source.path) for source in sources if source.provider == "command-line"]
+
+
+def run_job(config: DictConfig, recipe: Recipe) -> Outcome:
     """Find or start the run that the configuration addresses, and bring it to its end.
 
     Raises:
         MedexpError: Whatever the stage refuses; the ledger then says `failed` with the reason.
     """
     output_dir = Path(config.output_dir).absolute()
-    recipe = recipe_of(config, overrides, choices, config_dirs=config_dirs)
     addressed = address(recipe, output_dir)
     if (member := Member.of_environment()) is not None:
         return _take_part(config, addressed, member)
@@ -92,6 +104,7 @@ def _executed(config: DictConfig, addressed: Addressed, run: Run, *, resume: boo
         result = _call_stage(config, _context(config, addressed, run, tracker, resume=resume))
         elapsed_s = time.monotonic() - started
         details = {"scores": dict(result.scores), "objective": result.objective, "lines": list(result.lines)}
+        details["places"] = [str(place) for place in result.places]
         run.write_outputs(result.outputs, digest=result.digest, elapsed_s=elapsed_s, **details)
         tracker.set_tags({f"sha256.{name}": output.sha256 for name, output in run.outputs().items()})
         tracker.set_tags({"digest": run.digest})
@@ -133,7 +146,7 @@ def _tracked(config: DictConfig, addressed: Addressed, run: Run) -> "Iterator[Tr
         run,
         output_dir=Path(config.output_dir).absolute(),
         experiment=str(config.name),
-        tags=addressed.recipe.tags,
+        tags={**addressed.recipe.tags, **{f"tag.{tag}": "true" for tag in addressed.recipe.user_tags}},
         **dict(config.tracking),
     )
     tracker.log_params(addressed.recipe.received)
@@ -146,11 +159,15 @@ def _tracked(config: DictConfig, addressed: Addressed, run: Run) -> "Iterator[Tr
     tracker.finish("FINISHED")
 
 
-def _reused(run: Run) -> Outcome:
+def outcome_of(run: Run, *, reused: bool) -> Outcome:
+    """Return the outcome of a finished run, as its folder records it."""
     result = run.result
-    outcome = Outcome(
-        "finished", str(run.folder), result.get("objective"), result["scores"], tuple(result["lines"]), reused=True
-    )
+    lines, elapsed_s = tuple(result["lines"]), float(result.get("elapsed_s", 0.0))
+    return Outcome("finished", str(run.folder), result.get("objective"), result["scores"], lines, reused, elapsed_s)
+
+
+def _reused(run: Run) -> Outcome:
+    outcome = outcome_of(run, reused=True)
     log.info("finished before, nothing to do (resume=never starts over): %s", run.folder)
     _say(outcome)
     return outcome

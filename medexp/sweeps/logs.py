@@ -5,8 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+_HYDRAS_LINE = "Error executing job with overrides:"
 _LOGGER = logging.getLogger("medexp")
 
 
@@ -21,6 +22,30 @@ class _Console(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stdout
         super().emit(record)
+
+
+class _WithoutHydrasLine:
+    """A stream that drops what Hydra writes before it hands a run's error on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return len(text) if text.startswith(_HYDRAS_LINE) else int(self._stream.write(text))
+
+
+@contextmanager
+def errors_said_once() -> Iterator[None]:
+    """Leave it to the entrypoint to say why a run failed; Hydra has no switch for its own line."""
+    before = sys.stderr
+    sys.stderr = _WithoutHydrasLine(before)  # type: ignore[assignment] # it behaves like one
+    try:
+        yield
+    finally:
+        sys.stderr = before
 
 
 def log_to_console() -> None:

@@ -1,110 +1,78 @@
-"""A sweep: expand the choices, check every job, order them by stage, run the waves, tell the truth."""
+"""A sweep: run the waves of a plan, each job once, and tell the truth about every one."""
 
-import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
-from medexp.composition.composer import checked
-from medexp.composition.overrides import key_of
-from medexp.composition.recipes import composed_recipe, stage_rank
 from medexp.errors import SweepFailedError
-from medexp.runs.lineage import Recipe
+from medexp.sweeps.board import Board
+from medexp.sweeps.job import EXIT_TERMINATED
+from medexp.sweeps.launching import Supervising, launched
 from medexp.sweeps.logs import log_to_console
-from medexp.sweeps.table import show_table
+from medexp.sweeps.outcomes import found_before, found_now
+from medexp.sweeps.plan import SweepJob, upstream_keys, waves
+from medexp.sweeps.preload import announce
+from medexp.sweeps.record import SweepRecord
+from medexp.sweeps.table import show_end, show_next
+from medexp.sweeps.tracked import Parent
 
 log = logging.getLogger(__name__)
 
-
-@dataclass
-class SweepJob:
-    """One combination of a sweep's choices and what became of it."""
-
-    number: int
-    overrides: list[str]
-    recipe: Recipe
-    varying: Mapping[str, str]
-    state: str = "waiting"
-    reason: str = ""
-    outcome: Any = None
-    twins: list["SweepJob"] = field(default_factory=list)
-
-    @property
-    def stage(self) -> str:
-        """The stage that this job runs."""
-        return self.recipe.stage
+_OPEN = frozenset({"waiting", "running"})
 
 
-def plan(arguments: Sequence[str], config_dirs: Sequence[Path]) -> list[SweepJob]:
-    """Compose and check every job before any starts; return them in the order in which they can run.
+@dataclass(frozen=True)
+class Settings:
+    """What a sweep is told beside its jobs.
 
-    Jobs that receive the same are one job; the others are its twins.
+    Attributes:
+        title: The sweep's name and MLflow's experiment.
+        output_dir: Where runs and the sweep's record lie.
+        command: The line that was given.
+        fail_fast: Start nothing more once a job has failed for good.
+        retry: How often a failed job is tried again.
+        tracking: The keys below `tracking`.
     """
-    combinations = checked(arguments, config_dirs=config_dirs, multirun=True).jobs
-    varying = _varying(combinations)
-    jobs: dict[str, SweepJob] = {}
-    for overrides in combinations:
-        recipe = composed_recipe(overrides, tuple(config_dirs))
-        job = SweepJob(0, list(overrides), recipe, {key: _value(overrides, key) for key in varying})
-        if recipe.key in jobs:
-            jobs[recipe.key].twins.append(job)
-        else:
-            jobs[recipe.key] = job
-    ordered = sorted(jobs.values(), key=lambda job: stage_rank(job.stage))
-    for number, job in enumerate(ordered):
-        job.number = number
-    return ordered
+
+    title: str
+    output_dir: Path
+    command: str = ""
+    fail_fast: bool = False
+    retry: int = 0
+    tracking: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _varying(combinations: Sequence[Sequence[str]]) -> list[str]:
-    """Return the keys whose values differ between jobs, in the order of the line."""
-    values: dict[str, set[str]] = {}
-    for overrides in combinations:
-        for text in overrides:
-            values.setdefault(key_of(text), set()).add(text)
-    return [key for key, texts in values.items() if len(texts) > 1]
-
-
-def _value(overrides: Sequence[str], key: str) -> str:
-    return next((text.split("=", 1)[1].strip("'") for text in overrides if key_of(text) == key), "")
-
-
-def run_sweep(
-    jobs: Sequence[SweepJob],
-    launcher: Launcher,
-    *,
-    title: str,
-    output_dir: Path,
-    tracking_uri: str | None,
-    fail_fast: bool = False,
-) -> list[JobReturn]:
-    """Run the waves of a planned sweep, show the table, what the last stages say, and where to look next.
+def run_sweep(jobs: Sequence[SweepJob], launcher: Launcher, settings: Settings) -> list[JobReturn]:
+    """Run a planned sweep, show what became of it, and return how the jobs that were started ended.
 
     Raises:
         SweepFailedError: A job failed or was skipped.
+        RunBusyError: Another live process runs the same sweep.
+        SystemExit: SIGTERM (143): jobs have saved their step, the record says `interrupted`.
+        KeyboardInterrupt: The same by Ctrl-C.
     """
     log_to_console()
-    returns: list[JobReturn] = []
-    for _, group in itertools.groupby(jobs, key=lambda job: stage_rank(job.stage)):
-        wave = [job for job in group if not _skip(job, jobs, fail_fast=fail_fast)]
-        if not wave:
-            continue
-        names = ", ".join(_named(job) for job in wave)
-        log.info(
-            "── stage %s: %d job%s%s", wave[0].stage, len(wave), "s" * (len(wave) > 1), f" ({names})" if names else ""
-        )
-        results = launcher.launch([job.overrides for job in wave], initial_job_idx=wave[0].number)
-        returns += results
-        for job, result in zip(wave, results, strict=True):
-            _note(job, result)
-    show_table(jobs, title=title, output_dir=output_dir)
-    _show_next(jobs, output_dir, tracking_uri)
-    bad = [job for job in jobs if job.state != "finished"]
+    record = SweepRecord(jobs, output_dir=settings.output_dir, command=settings.command)
+    earlier = record.begin()
+    parent = Parent(record, settings.title, settings.output_dir, settings.tracking, is_over=earlier == "finished")
+    conductor = _Conductor(jobs, launcher, settings, record, parent)
+    with _terminable():
+        try:
+            returns = conductor.run()
+        except BaseException:
+            conductor.close("interrupted")
+            raise
+        bad = [job for job in jobs if job.state != "finished"]
+        conductor.close("failed" if bad else "finished")
     if bad:
         first = next((job for job in bad if job.state == "failed"), bad[0])
         message = f"{len(bad)} of {len(jobs)} jobs did not finish; the first: job {first.number}, {first.reason}"
@@ -112,38 +80,96 @@ def run_sweep(
     return returns
 
 
-def _show_next(jobs: Sequence[SweepJob], output_dir: Path, tracking_uri: str | None) -> None:
-    """Repeat what the scoring and reporting jobs said, if it is one of each, and say how to open MLflow."""
-    for stage in ("evaluate", "report"):
-        said = [job.outcome.lines for job in jobs if job.stage == stage and job.outcome is not None]
-        for line in said[0] if len(said) == 1 else ():
-            log.info(line)
-    uri = tracking_uri or f"sqlite:///{output_dir}/mlflow.db"
-    log.info("MLflow: mlflow ui --host 127.0.0.1 --backend-store-uri %s", uri)
+class _Conductor:
+    """Goes through the waves."""
+
+    def __init__(
+        self,
+        jobs: Sequence[SweepJob],
+        launcher: Launcher,
+        settings: Settings,
+        record: SweepRecord,
+        parent: Parent,
+    ) -> None:
+        self._jobs, self._launcher, self._settings = jobs, launcher, settings
+        self._record, self._parent = record, parent
+        self._is_warm = False
+
+    def run(self) -> list[JobReturn]:
+        returns: list[JobReturn] = []
+        is_shared = not isinstance(self._launcher, Supervising)
+        with Board(self._jobs, self._settings.title, self._record, is_shared=is_shared) as board:
+            for wave in waves(self._jobs):
+                started = [job for job in wave if not self._is_settled(job, board)]
+                self._record.write("running")
+                if started:
+                    returns += self._launch(started, board)
+        return returns
+
+    def _is_settled(self, job: SweepJob, board: Board) -> bool:
+        """Say whether a job needs no process: skipped, finished before, or known to fail."""
+        settled = self._is_skipped(job) or found_before(job, self._settings.output_dir)
+        if settled:
+            board.tell(job)
+        return settled
+
+    def _is_skipped(self, job: SweepJob) -> bool:
+        """Say whether a job that this one starts from did not finish (any job, with `fail_fast`)."""
+        needed = upstream_keys(job.recipe)
+        bad = [other for other in self._jobs if other.state in {"failed", "skipped"}]
+        missing = [other for other in bad if self._settings.fail_fast or other.recipe.key in needed]
+        if missing:
+            job.state = "skipped"
+            job.reason = f"job {missing[0].number} (stage {missing[0].stage}) {missing[0].state}"
+        return bool(missing)
+
+    def _launch(self, wave: list[SweepJob], board: Board) -> list[JobReturn]:
+        self._warm([job for job in self._jobs if job.state in _OPEN])
+        with self._parent.environment() as environment:
+            return launched(
+                wave,
+                self._launcher,
+                board.tell,
+                log_path=self._record.log_path,
+                environment=environment,
+                output_dir=self._settings.output_dir,
+                retry=self._settings.retry,
+            )
+
+    def _warm(self, jobs: list[SweepJob]) -> None:
+        """Say what the fork server imports, before it starts: what all jobs need, not only those of the first wave."""
+        if not self._is_warm:
+            own = jobs if isinstance(self._launcher, Supervising) else []
+            announce([job.recipe for job in own], is_tracked=bool(self._settings.tracking.get("enabled")))
+        self._is_warm = True
+
+    def close(self, state: str) -> None:
+        """Write the end, show the table, close MLflow's run."""
+        for job in self._jobs:
+            if job.state == "running":
+                found_now(job, self._settings.output_dir, state="interrupted", reason="it ended with the sweep")
+        self._record.end(state)
+        given = self._settings
+        show_end(self._jobs, title=given.title, output_dir=given.output_dir, record=self._record.path)
+        self._warm([])
+        self._parent.close(state, self._jobs)
+        show_next(
+            self._jobs, output_dir=given.output_dir, tracking_uri=given.tracking.get("uri"), command=given.command
+        )
 
 
-def _named(job: SweepJob) -> str:
-    return " ".join(f"{key}={value}" for key, value in job.varying.items() if key != "stage" and value)
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an orderly end."""
 
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(EXIT_TERMINATED)
 
-def _skip(job: SweepJob, jobs: Sequence[SweepJob], *, fail_fast: bool) -> bool:
-    """Say whether a job that this one starts from did not finish (any job, with `fail_fast`); note it as skipped."""
-    needed = _upstream_keys(job.recipe)
-    bad = [other for other in jobs if other.state in {"failed", "skipped"}]
-    missing = [other for other in bad if fail_fast or other.recipe.key in needed]
-    if missing:
-        job.state, job.reason = "skipped", f"job {missing[0].number} (stage {missing[0].stage}) {missing[0].state}"
-    return bool(missing)
-
-
-def _upstream_keys(recipe: Recipe) -> set[str]:
-    direct = [one for recipes in recipe.upstream.values() for one in recipes]
-    return {one.key for one in direct}.union(*(_upstream_keys(one) for one in direct))
-
-
-def _note(job: SweepJob, result: JobReturn) -> None:
-    if result.status is JobStatus.COMPLETED:
-        job.state, job.outcome = "finished", result.return_value
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    job.state = "failed"
-    job.reason = str(result._return_value)
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

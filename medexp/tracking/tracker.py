@@ -13,6 +13,7 @@ from medexp.errors import TrackingError
 from medexp.runs.files import write_json
 from medexp.runs.identity import flatten
 from medexp.runs.ledger import Run
+from medexp.tracking.event_log import EventLog
 from medexp.tracking.mirror import KEY_TAG, METRICS, RECORD, Mirror, catch_up, database_uri, forgive, owe
 from medexp.tracking.redaction import redact
 from medexp.types import Positive
@@ -20,9 +21,14 @@ from medexp.types import Positive
 log = logging.getLogger(__name__)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+# By which a sweep's jobs find the sweep and its MLflow run.
+SWEEP_VARIABLE, PARENT_VARIABLE = "MEDEXP_SWEEP_ID", "MEDEXP_MLFLOW_PARENT"
+PARENT_TAG = "mlflow.parentRunId"
 _MAX_PARAM = 250  # a longer parameter is cut or refused, depending on the store
 _MAX_TAG = 5000
-_JOIN_S = 30.0
+# How long the end of a run waits for what is being sent: to a server, and to a database on this machine, whose makers
+# wait for each other when many runs start at once. A database that fails says so by itself, and earlier.
+_JOIN_S, _LOCAL_JOIN_S = 30.0, 300.0
 
 
 class Tracker:
@@ -40,6 +46,7 @@ class Tracker:
         enabled: False: only the folder is written.
         strict: MLflow must answer at the start, and its loss ends the run.
         flush_every_s: Time between two transfers.
+        tensorboard: Write a TensorBoard log into the run's folder as well, whether MLflow is enabled or not.
         tags: For example stage, dataset, model, fold and seed; written with the prefix `medexp.`.
 
     Raises:
@@ -56,11 +63,13 @@ class Tracker:
         enabled: bool,
         strict: bool,
         flush_every_s: Positive,
+        tensorboard: bool = False,
         tags: Mapping[str, object] | None = None,
     ) -> None:
         self._run, self._output_dir = run, output_dir
         self._enabled, self._strict, self._flush_every_s = enabled, strict, flush_every_s
         self._mirror = Mirror(run.folder)
+        self._events = EventLog(run.folder) if tensorboard else None
         self._thread: threading.Thread | None = None
         self._wake, self._stop = threading.Event(), threading.Event()
         self._failure: Exception | None = None
@@ -90,6 +99,8 @@ class Tracker:
             TrackingError: `strict`, and the last transfer failed.
         """
         self._run.log_metrics({"time": round(time.time(), 3), **metrics}, step)
+        if self._events is not None:
+            self._events.log(metrics, step)
         if self._enabled:
             self._check()
             if self._thread is None:
@@ -120,6 +131,8 @@ class Tracker:
     def rewind(self, step: int) -> int:
         """Forget the logged lines behind `step`, from which a resumed run goes on; return their number."""
         path = self._run.folder / METRICS
+        if self._events is not None:
+            self._events.rewind(step)
         if not path.exists():
             return 0
         kept = dropped = 0
@@ -138,6 +151,8 @@ class Tracker:
         Raises:
             TrackingError: `strict`, and MLflow cannot be reached.
         """
+        if self._events is not None:
+            self._events.close()
         if not self._enabled:
             return
         self._record.update(status=status, end_ms=int(time.time() * 1000))
@@ -145,9 +160,10 @@ class Tracker:
         self._stop.set()
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(_JOIN_S)
+            limit_s = _LOCAL_JOIN_S if self._record["uri"].startswith("sqlite:///") else _JOIN_S
+            self._thread.join(limit_s)
             if self._thread.is_alive():
-                self._failure = TimeoutError(f"no answer within {_JOIN_S:.0f} s")
+                self._failure = TimeoutError(f"no answer within {limit_s:.0f} s")
                 self._owe()
                 return
         self._push()
@@ -210,10 +226,10 @@ def _tags(run: Run, tags: Mapping[str, object]) -> dict[str, str]:
     git = run.record.get("git") or {}
     if git.get("commit"):
         found["mlflow.source.git.commit"] = str(git["commit"])
-    if sweep := os.environ.get("MEDEXP_SWEEP_ID"):
+    if sweep := os.environ.get(SWEEP_VARIABLE):
         found["medexp.sweep"] = sweep
-    if parent := os.environ.get("MEDEXP_MLFLOW_PARENT"):
-        found["mlflow.parentRunId"] = parent
+    if parent := os.environ.get(PARENT_VARIABLE):
+        found[PARENT_TAG] = parent
     return found
 
 

@@ -78,7 +78,10 @@ def test_mlflow_shows_one_finished_run_per_stage(demo_folder, demo_runs):
     client = MlflowClient(f"sqlite:///{demo_folder}/mlflow.db")
     experiment = client.get_experiment_by_name("demo")
     runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.data.tags["medexp.stage"] for run in runs) == sorted(STAGES)
+    children = [run for run in runs if "medexp.kind" not in run.data.tags]
+    (parent,) = [run for run in runs if run.data.tags.get("medexp.kind") == "sweep"]
+    assert sorted(run.data.tags["medexp.stage"] for run in children) == sorted(STAGES)
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
@@ -95,6 +98,15 @@ def test_stage_2_without_stage_1_prints_the_command_for_it(demo_folder, capsys):
     message = capsys.readouterr().err
     assert "expected a finished stage 1" in message
     assert "stage='1'" in message
+
+
+def test_weights_that_trained_on_the_validation_cases_are_refused(demo_folder, capsys):
+    line = [*SMALL, f"output_dir={demo_folder}", "hydra.mode=RUN"]
+    assert main([*line, "stage=1", "fold=1"]) == 0
+    assert main([*line, "stage=2", "upstream.overrides=[fold=1]"]) == 1
+    message = capsys.readouterr().err
+    assert "expected the training cases of 1-monai_ft-fold1-seed0" in message
+    assert "are of patient" in message
 
 
 def test_a_fold_out_of_range_is_named(demo_folder, capsys):

@@ -132,12 +132,18 @@ def test_checkpoints_of_a_training_load_without_running_code(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_kills_at_thirty_random_instants_of_saving_change_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("elsewhere", [None, "/dev/shm"], ids=["here", "TMPDIR on another file system"])
+def test_kills_at_thirty_random_instants_of_saving_change_nothing(tmp_path: Path, elsewhere: str | None) -> None:
+    if elsewhere is not None and not Path(elsewhere).is_dir():
+        pytest.skip(f"no {elsewhere} on this machine")
+    environment = {} if elsewhere is None else {"TMPDIR": elsewhere}
     settings = {"callback_settings": {"every_n_steps": 1}, "trainer": {"max_epochs": 40, "check_val_every_n_epoch": 10}}
     assert start(tmp_path / "whole" / "run", **settings) == 0
     folder, instants = tmp_path / "killed" / "run", random.Random(0)
     for _ in range(30):
-        assert start(folder, resume=True, kill_after_s=instants.uniform(0.3, 1.5), **settings) in {0, -signal.SIGKILL}
+        assert start(
+            folder, resume=True, kill_after_s=instants.uniform(0.3, 1.5), environment=environment, **settings
+        ) in {0, -signal.SIGKILL}
         saved = folder / "checkpoints"
         assert not list(saved.glob("last-*.ckpt")) or newest_valid(saved) is not None
     assert start(folder, resume=True, **settings) == 0

@@ -4,6 +4,7 @@ import pytest
 
 from medexp.composition.recipes import composed_recipe, stage_rank
 from medexp.errors import ConfigurationError
+from medexp.runs.identity import listing_digest
 
 BRATS = ("dataset=brats", "model=monai_ft", "model.weights=null")
 
@@ -71,10 +72,41 @@ def test_an_ensemble_starts_from_every_fold():
     assert [one.tags["fold"] for one in trained] == [0, 1, 2]
 
 
+def test_out_of_fold_predictions_start_from_every_fold_and_are_one_run(tmp_path):
+    base = ("dataset=hippocampus", "model=unet3d", "stage=predict", "predict.source=out_of_fold")
+    whole = recipe("dataset.num_folds=2", base=base)
+    assert [one.tags["fold"] for one in whole.upstream["trained"]] == [0, 1]
+    assert whole.inputs == ((),)
+    assert "fold" not in whole.tags
+    assert recipe("dataset.num_folds=2", "fold=1", base=base).key == whole.key
+    splits = tmp_path / "splits_final.json"
+    splits.write_text('[{"train": [], "val": []}]')
+    assert len(recipe(f"dataset.splits_file={splits}", base=base).upstream["trained"]) == 1
+    assert [one.tags["fold"] for one in recipe("predict.folds=[3]", base=base).upstream["trained"]] == [3]
+
+
+def test_a_comparison_looks_for_recorded_runs():
+    found = recipe("stage=compare", "compare.select=[model=unet3d,tag=paper]")
+    assert found.upstream == {}
+    assert found.chosen["evaluated"].filters == ("model=unet3d", "tag=paper")
+    assert recipe("stage=compare").chosen["evaluated"].filters == ("dataset=brats",)
+    assert recipe("stage=compare", "fold=3", "seed=1").key == recipe("stage=compare").key
+    assert found.key != recipe("stage=compare").key
+
+
+def test_tags_do_not_decide_which_run_it_is():
+    tagged = recipe("stage='1'", "tags=[paper,second-try]")
+    assert tagged.user_tags == ("paper", "second-try")
+    assert tagged.key == recipe("stage='1'").key
+    with pytest.raises(ConfigurationError, match=r"tags: expected words.*'two words'"):
+        recipe("stage='1'", "tags=['two words']")
+
+
 def test_predictions_of_others_need_no_earlier_stage(tmp_path):
     given = recipe("stage=evaluate", f"evaluate.predictions={tmp_path}", f"evaluate.references={tmp_path}")
     assert given.upstream == {}
-    assert given.inputs == ((str(tmp_path),), (str(tmp_path),))
+    beside = str(tmp_path.parent / "dataset.json")
+    assert given.inputs == ((str(tmp_path), beside), (str(tmp_path), beside))
 
 
 def test_another_composition_of_the_upstream_keeps_the_own_data():
@@ -121,3 +153,48 @@ def test_weights_count_by_content_and_not_by_place(tmp_path):
 def test_other_upstream_weights_do_not_change_which_training_is_predicted_with():
     line = "upstream.overrides=[dataset.batch_size=8]"
     assert recipe("stage=predict", line).upstream["trained"][0].key == recipe("stage='2'", line).key
+
+
+@pytest.mark.parametrize("source", ["test", "FOLDER"])
+def test_an_ensemble_over_all_folds_is_one_run_for_all_folds(tmp_path, source):
+    place = tmp_path if source == "FOLDER" else source
+    line = ["stage=predict", "predict.folds=[0,1]", f"predict.source={place}"]
+    first, other = recipe(*line), recipe(*line, "fold=3")
+    assert first.key == other.key
+    assert first.label == "predict-monai_ft-seed0"
+    assert {one.tags["fold"] for one in first.upstream["trained"]} == {0, 1}
+    below = [recipe("stage=evaluate", *line[1:], f"fold={fold}") for fold in (0, 3)]
+    assert below[0].key == below[1].key
+    assert "fold" not in below[0].tags
+
+
+def test_predictions_of_one_fold_count_its_fold():
+    assert recipe("stage=predict").key != recipe("stage=predict", "fold=1").key
+    test_set = [recipe("stage=predict", "predict.source=test", f"fold={fold}") for fold in (0, 1)]
+    assert test_set[0].key != test_set[1].key  # other weights
+    assert [one.tags["fold"] for one in test_set] == [0, 1]
+
+
+def test_the_dataset_json_beside_the_files_counts(tmp_path):
+    for name in ("predictions", "raw/labelsTr"):
+        (tmp_path / name).mkdir(parents=True)
+    line = [f"evaluate.predictions={tmp_path / 'predictions'}", f"evaluate.references={tmp_path / 'raw' / 'labelsTr'}"]
+    found = recipe("stage=evaluate", *line)
+    assert str(tmp_path / "raw" / "dataset.json") in found.inputs[1]
+    before = [listing_digest(group) for group in found.inputs]
+    (tmp_path / "raw" / "dataset.json").write_text('{"labels": {"background": 0}}')
+    assert [listing_digest(group) for group in found.inputs] != before
+    assert recipe("stage=evaluate").inputs == ((), ())
+
+
+@pytest.mark.parametrize("override", ["prepare.nnunet_raw=/raw", "prepare.nnunet_id=7", "prepare.link=copy"])
+def test_where_the_nnunet_layout_goes_is_a_place_and_no_part_of_the_identity(override):
+    plain, other = recipe("stage=prepare"), recipe("stage=prepare", override)
+    assert other.key == plain.key
+    assert other.places != plain.places
+    assert recipe("stage=prepare", "prepare.clean=true").places == plain.places
+
+
+def test_a_relative_place_is_the_same_from_everywhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert recipe("stage=prepare", "prepare.nnunet_raw=raw").places["nnunet_raw"] == str(tmp_path / "raw")

@@ -1,5 +1,7 @@
 import hashlib
 import multiprocessing
+import signal
+import subprocess
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -185,6 +187,21 @@ def test_ranks_share_each_batch_without_loss_or_repetition(prepared: Path, world
 def test_a_batch_smaller_than_the_number_of_ranks_is_refused(prepared: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"dataset\.batch_size"):
         make_loader(prepared).batch_sampler.share_with(rank=0, world_size=4)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system does not say who sent a signal")
+@pytest.mark.parametrize("name", ["INT", "TERM", "USR1"])
+def test_a_signal_to_the_whole_group_leaves_the_loaders_running(
+    prepared: Path, two_epochs: list[str], name: str
+) -> None:
+    loader = make_loader(prepared, num_workers=2, steps=4)
+    batches = iter(loader)
+    first = [digest(next(batches)) for _ in range(2)]  # one of each process: both have started
+    workers = [str(process.pid) for process in multiprocessing.active_children()]
+    subprocess.run(["kill", f"-{name}", *workers], check=True)  # not from here: the main process may end them
+    assert [*first, *map(digest, batches), *digests(loader)] == two_epochs
+    loader.close()
+    assert not multiprocessing.active_children()
 
 
 def test_closing_ends_the_processes(prepared: Path) -> None:

@@ -1,5 +1,7 @@
 """Finding and reading weights: every kind of place, nothing hostile is run, damage is refused."""
 
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from medexp.errors import CheckpointMismatchError, ConfigurationError
+from medexp.networks import weights
 from medexp.networks.weights import locate_weights, read_weights
 from medexp.runs.files import sha256_of
 
@@ -153,3 +156,19 @@ def test_hub_that_cannot_be_reached_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigurationError, match=r"model\.weights=<path>.*model\.weights=null"):
         locate_weights("MONAI/some_bundle")
+
+
+def test_hub_that_never_answers_is_given_up_soon(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weights, "_HUB_TIMEOUT_S", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(ConfigurationError, match=r"no answer within 0\.5 s.*model\.weights=<path>"):
+            locate_weights("MONAI/some_bundle")
+    assert time.monotonic() - started < 3.0

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -419,3 +421,25 @@ def test_one_run_names_every_corrupt_file_and_stays_small(root, tmp_path):
         assert words in reason, (name, reason)
     assert f"\n  {FIRST}\n" not in done.stdout
     assert len(list((tmp_path / "store").rglob("case.json"))) == 4
+
+
+def _share_of_the_box(case: Path) -> float:
+    """Measure, from the raw files alone, how much of a case lies in the box of what is not 0."""
+    occupied = sum(np.asarray(nib.load(path).dataobj) != 0 for path in case.glob("*.nii.gz") if "seg" not in path.name)
+    sides = [np.flatnonzero(occupied.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return float(np.prod([side[-1] - side[0] + 1 for side in sides]) / occupied.size)
+
+
+def test_auto_masks_as_nnunet_does_by_what_cropping_leaves(prepare, root, tmp_path):
+    cases = [path for path in root.iterdir() if path.is_dir()]
+    assert np.median([_share_of_the_box(case) for case in cases]) < 0.75
+    prepare(folder="masked", normalization="auto")
+    assert set(manifest_of(tmp_path, "masked")["channel_normalization"]) == {"zscore_nonzero"}
+    for path in root.rglob("*t1c.nii.gz"):  # now the corners are not 0, and nothing is cropped
+        image = nib.load(path)
+        array = np.asarray(image.dataobj).copy()
+        array[0, 0, 0] = array[-1, -1, -1] = 1
+        nib.save(nib.Nifti1Image(array, image.affine, image.header), path)
+    assert np.median([_share_of_the_box(case) for case in cases]) == 1.0
+    prepare(folder="whole", normalization="auto")
+    assert set(manifest_of(tmp_path, "whole")["channel_normalization"]) == {"zscore"}

@@ -85,3 +85,11 @@ def test_an_unknown_normalization_names_the_key_and_the_choices():
 )
 def test_the_stored_type_holds_the_values(schemes, native, expected):
     assert stored_dtype(schemes, [np.dtype(name) for name in native]) == np.dtype(expected)
+
+
+@pytest.mark.parametrize(("share", "zscore"), [(1.0, "zscore"), (0.75, "zscore"), (0.749, "zscore_nonzero")])
+def test_auto_uses_the_mask_where_cropping_leaves_less_than_three_quarters(share, zscore):
+    """nnU-Net's rule: `median_relative_size_after_cropping < 3/4`, for the schemes that can use a mask."""
+    names = ["T1", "CT", "noNorm", "rescale_to_0_1", "rgb_to_0_1"]
+    assert schemes_of("auto", names, cropped_share=share) == (zscore, "ct", "none", "rescale", "rgb")
+    assert schemes_of("zscore", names, cropped_share=share) == ("zscore",) * 5

@@ -15,7 +15,7 @@ from medexp.errors import (
     UpstreamMissingError,
 )
 from medexp.runs.ledger import Run
-from medexp.runs.lineage import Action, Recipe, address, all_runs, ancestry, find, open_run, weights_of
+from medexp.runs.lineage import Action, Recipe, address, all_runs, ancestry, find, finished, open_run, weights_of
 
 PREPARE = Recipe("prepare", "brats", "prepare", {"num_folds": 5}, {}, ("dataset=brats", "stage=prepare"))
 TRAIN = Recipe(
@@ -52,6 +52,17 @@ def test_the_same_command_addresses_the_same_finished_run(tmp_path):
     first = finish(PREPARE, tmp_path)
     run, action = opened(PREPARE, tmp_path)
     assert (run.folder, action) == (first.folder, Action.REUSE)
+
+
+def test_every_missing_member_of_an_ensemble_is_named_with_its_command(tmp_path):
+    folds = [replace(TRAIN, received={"fold": fold}, overrides=(f"fold={fold}",)) for fold in range(3)]
+    finish(PREPARE, tmp_path)
+    finish(folds[1], tmp_path)
+    ensemble = Recipe("predict", "brats", "predict", {}, {}, (), upstream={"trained": tuple(folds)})
+    with pytest.raises(UpstreamMissingError) as caught:
+        address(ensemble, tmp_path)
+    commands = [line.strip() for line in str(caught.value).splitlines() if "python -m" in line]
+    assert commands == ["python -m medexp.run fold=0", "python -m medexp.run fold=2"]
 
 
 def test_another_setting_is_another_run(tmp_path):
@@ -210,3 +221,36 @@ def test_weights_of_a_recorded_run_are_found_by_its_identity(tmp_path):
     path, digest = weights_of(run.identity[:12], tmp_path)
     assert (path, digest) == (str(run.folder / "best.ckpt"), run.output("best").sha256)
     assert weights_of("MONAI/bundle", tmp_path) == ("MONAI/bundle", "MONAI/bundle")
+
+
+def test_a_run_that_wrote_elsewhere_does_not_stand_for_one_that_is_to_write_here(tmp_path):
+    there, here, anywhere = (replace(PREPARE, places={"raw": place}) for place in ("/there", "/here", None))
+    first = finish(there, tmp_path)
+    assert opened(there, tmp_path)[1] is Action.REUSE
+    assert opened(anywhere, tmp_path)[1] is Action.REUSE
+    run, action = opened(here, tmp_path)
+    assert action is Action.START
+    assert (run.identity, run.folder.name) == (first.identity, f"{first.folder.name}.2")
+    assert finished(here, tmp_path).folder == first.folder  # as an upstream, it does
+
+
+def test_a_place_that_is_gone_is_written_again(tmp_path):
+    (tmp_path / "layout.json").touch()
+    run, _ = opened(PREPARE, tmp_path)
+    run.begin()
+    run.write_outputs({}, digest="cohort", places=[str(tmp_path / "layout.json")])
+    run.end("finished")
+    assert opened(PREPARE, tmp_path)[1] is Action.REUSE
+    (tmp_path / "layout.json").unlink()
+    assert opened(PREPARE, tmp_path)[1] is Action.START
+
+
+def test_data_that_were_made_anew_and_are_the_same_train_nothing_again(tmp_path):
+    finish(PREPARE, tmp_path, "cohort A", by_content=True)
+    trained = finish(TRAIN, tmp_path)
+    again, _ = opened(PREPARE, tmp_path, resume="never")
+    again.begin()
+    again.write_outputs({}, digest="cohort A")
+    again.end("finished")
+    run, action = opened(TRAIN, tmp_path)
+    assert (run.folder, action) == (trained.folder, Action.REUSE)

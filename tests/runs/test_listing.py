@@ -57,6 +57,15 @@ def test_filters_choose(tmp_path):
     assert listed(tmp_path, ["state=interrupted"]) == []
 
 
+def test_runs_are_found_by_their_sweep(tmp_path):
+    folder, _ = add(tmp_path, 1), add(tmp_path, 2)
+    job = {"run": str(folder.relative_to(tmp_path)), "state": "finished", "reused": True}
+    record = {"identity": "abcdef0123" * 6, "jobs": [job, {"run": None}]}
+    write_json(tmp_path / "sweeps" / "1-2-abcdef0123" / "sweep.json", record)
+    for name in ("abcdef0123", "1-2-*"):
+        assert [one["fold"] for one in listed(tmp_path, [f"sweep={name}"])] == [1]
+
+
 def test_a_killed_run_is_told_as_interrupted_and_a_live_one_as_running(tmp_path):
     folder = add(tmp_path, 1, None)
     code = (

@@ -1,5 +1,8 @@
 """Training: resumes bit for bit, hands over weights only, refuses what cannot be trained."""
 
+import logging
+import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError
+from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError, ResumeError, StorageError
 from tests.synthetic.training import Batches, Kill, final_state, logged, make_run, start, train
 
 POINTS = [
@@ -74,6 +77,14 @@ def test_sigterm_saves_the_current_step_and_exits_143(whole: Path, tmp_path: Pat
     assert final_state(folder) == final_state(whole)
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_scheduler_s_warning_saves_the_current_step(tmp_path: Path, number: int) -> None:
+    with pytest.raises(SystemExit) as left:
+        train(tmp_path / "run", extra={"kill": Kill("on_train_batch_start", 5, number)})
+    assert left.value.code == 143
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").resolve().name == "last-00000005.ckpt"
+
+
 def test_keyboard_interrupt_saves_the_current_step(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", extra={"kill": Kill("on_train_batch_start", 5, signal.SIGINT)})
@@ -93,6 +104,75 @@ def test_damaged_last_checkpoint_falls_back_to_the_one_before(
     assert "expected sha256" in caplog.text
     assert path.name in caplog.text
     assert logged(folder) == logged(whole)
+
+
+DAMAGES = {
+    "empty": lambda data, other: b"",
+    "cut in half": lambda data, other: data[: len(data) // 2],
+    "a byte short": lambda data, other: data[:-1],
+    "a bit flipped": lambda data, other: data[:1000] + bytes([data[1000] ^ 1]) + data[1001:],
+    "another one's bytes": lambda data, other: other,
+}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that ended with two checkpoints, of steps 9 and 12."""
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    assert start(folder, kill=("on_train_batch_start", 14, signal.SIGKILL)) == -signal.SIGKILL
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_damage_costs_one_checkpoint_and_no_bit(
+    whole: Path, killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    caplog.set_level(logging.INFO, logger="medexp")
+    folder = tmp_path / "run"
+    shutil.copytree(killed, folder, symlinks=True)
+    older, newest = sorted((folder / "checkpoints").glob("last-*.ckpt"))
+    newest.write_bytes(DAMAGES[damage](newest.read_bytes(), older.read_bytes()))
+    with pytest.raises(
+        CheckpointMismatchError, match=f"{newest.name}: expected sha256.*resume=auto takes the one before"
+    ):
+        train(folder, resume=True, require=True)
+    train(folder, resume=True)
+    assert f"steps recovered from {older.name}" in caplog.text
+    assert logged(folder) == logged(whole)
+    assert final_state(folder) == final_state(whole)
+
+
+def test_require_asks_for_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ResumeError, match="resume=require: expected a checkpoint"):
+        train(tmp_path / "run", resume=True, require=True)
+
+
+def test_a_disk_that_fills_up_costs_no_earlier_checkpoint(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(StorageError, match=r"last-00000012\.ckpt.*free some space"):
+            train(folder, extra={"full": Fill("on_train_batch_start", 11)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (folder / "checkpoints" / "last.ckpt").resolve().name == "last-00000009.ckpt"
+    assert not list(folder.rglob(".writing*"))
+    train(folder, resume=True)
+    assert logged(folder) == logged(whole)
+    assert final_state(folder) == final_state(whole)
+
+
+class Fill(Kill):
+    """Let no file grow beyond what metrics need, from a hook's n-th call on."""
+
+    def __init__(self, hook: str, call: int) -> None:
+        super().__init__(hook, call, 0)
+
+    def _count(self, *_: object, call: int, number: int, **__: object) -> None:
+        self.calls += 1
+        if self.calls == call:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def test_second_stage_starts_from_the_best_weights_of_the_first(tmp_path: Path) -> None:

@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from medexp.run import main
+from medexp.runs.files import sha256_of
 from medexp.tracking import database_uri
 from tests.synthetic.training import final_state, logged
 
@@ -65,7 +69,7 @@ def kill_at_step(output: Path, step: int, number: int, *overrides: str) -> int:
         if found and any(f'"step": {step},' in line for line in found[0].read_text().splitlines()):
             break
         time.sleep(0.02)
-    os.kill(process.pid, number)
+    os.killpg(process.pid, number)  # the whole group, as a terminal's Ctrl-C and a scheduler do
     return process.wait(TIMEOUT_S)
 
 
@@ -89,14 +93,136 @@ def test_three_signals_and_other_workers_change_nothing(prepared: Path, whole: P
     shutil.rmtree(whole)  # the same command addresses the same folder
     (prepared / "mlflow.db").unlink()
     assert kill_at_step(prepared, 3, signal.SIGKILL, "hardware.num_workers=2") == -signal.SIGKILL
-    assert kill_at_step(prepared, 6, signal.SIGTERM, "hardware.num_workers=0") == 143
+    assert kill_at_step(prepared, 6, signal.SIGTERM, "hardware.num_workers=2") == 143
     assert json.loads((run_folder(prepared) / "state.json").read_text())["state"] == "interrupted"
+    assert statuses(prepared) == ["KILLED"]
     assert kill_at_step(prepared, 9, signal.SIGKILL, "hardware.num_workers=1") == -signal.SIGKILL
     finish(*command(prepared, "stage=1", "hardware.num_workers=2"))
     assert logged(run_folder(prepared)) == logged(kept)
     assert final_state(run_folder(prepared)) == final_state(kept)
-    client = MlflowClient(database_uri(prepared))
-    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    assert [run.info.status for run in runs] == ["FINISHED"]
-    history = client.get_metric_history(runs[0].info.run_id, "train/loss")
+    assert statuses(prepared) == ["FINISHED"]
+    client, (run,) = tracked(prepared)
+    for key in run.data.metrics:
+        steps = [metric.step for metric in client.get_metric_history(run.info.run_id, key)]
+        assert len(steps) == len(set(steps)), key
+    history = client.get_metric_history(run.info.run_id, "train/loss")
     assert sorted(metric.step for metric in history) == list(range(1, 13))
+
+
+def tracked(output: Path) -> tuple[MlflowClient, list[Run]]:
+    client = MlflowClient(database_uri(output))
+    return client, client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+
+
+def statuses(output: Path) -> list[str]:
+    return [run.info.status for run in tracked(output)[1]]
+
+
+def sweep(output: Path, *overrides: str) -> list[str]:
+    return [*command(output)[:3], "-m", *command(output)[3:], "hardware.num_workers=0", *overrides]
+
+
+TWO_STAGES = ["stage=1,2", "model.curriculum.stage_1.max_epochs=1", "model.curriculum.stage_2.max_epochs=1"]
+TWO_STAGES += ["model.curriculum.stage_2.accumulate_grad_batches=1"]
+
+
+def best_of_stage_1(output: Path) -> tuple[str, int]:
+    (folder,) = output.glob("brats/1-monai_ft-*")
+    best = (folder / "checkpoints" / "best.ckpt").resolve()
+    return sha256_of(best), best.stat().st_mtime_ns
+
+
+def test_a_sweep_killed_between_its_stages_and_in_the_second_trains_the_first_once(prepared: Path) -> None:
+    for folder in prepared.glob("brats/1-*"):
+        shutil.rmtree(folder)
+    finish(*sweep(prepared, *TWO_STAGES))
+    wanted = {folder.name: (logged(folder), final_state(folder)) for folder in prepared.glob("brats/[12]-monai_ft-*")}
+    assert len(wanted) == 2
+    for folder in prepared.glob("brats/[12]-monai_ft-*"):
+        shutil.rmtree(folder)
+    kill_when(sweep(prepared, *TWO_STAGES), lambda: list(prepared.glob("brats/1-monai_ft-*/outputs.json")))
+    first = best_of_stage_1(prepared)
+    kill_when(sweep(prepared, *TWO_STAGES), lambda: steps_of(prepared, "2") >= 3)
+    finish(*sweep(prepared, *TWO_STAGES))
+    assert best_of_stage_1(prepared) == first
+    found = {folder.name: (logged(folder), final_state(folder)) for folder in prepared.glob("brats/[12]-monai_ft-*")}
+    assert found == wanted
+    (second,) = prepared.glob("brats/2-monai_ft-*")
+    assert f"sha256 {first[0]}" in (second / "log.txt").read_text()
+
+
+def steps_of(output: Path, stage: str) -> int:
+    return sum(
+        path.read_text().count('"train/loss"') for path in output.glob(f"brats/{stage}-monai_ft-*/metrics.jsonl")
+    )
+
+
+def kill_when(line: list[str], condition: Callable[[], object]) -> None:
+    process = subprocess.Popen(line, env=one_thread(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    time.sleep(10)  # after which nothing may be left of its jobs
+
+
+def test_a_second_stage_without_its_first_is_skipped(prepared: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rate = "model.curriculum.stage_1.optimizer.lr=1e38"
+    assert main(sweep(prepared, *TWO_STAGES, rate, "seed=5")[3:]) == 1
+    shown = capfd.readouterr().out
+    assert "expected a finite" in shown
+    assert "skipped" in shown
+
+
+def test_a_named_run_is_continued_with_other_workers_and_refused_with_another_rate(
+    prepared: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = command(prepared, "stage=1", "model.curriculum.stage_1.max_epochs=1", "seed=6")[3:]
+    assert main([*line, "hardware.num_workers=0"]) == 0
+    (folder,) = prepared.glob("brats/1-monai_ft-fold0-seed6-*")
+    named = f"run={json.loads((folder / 'run.json').read_text())['identity'][:12]}"
+    assert main([*line, named, "hardware.num_workers=2", "tracking.flush_every_s=1.0"]) == 0
+    assert main([*line, named, "model.curriculum.stage_1.optimizer.lr=0.5"]) == 1
+    complaint = capfd.readouterr().err
+    assert "model.curriculum.stage_1.optimizer.lr: 0.001 -> 0.5" in complaint
+    assert main([*line[:-1], "seed=7", "resume=require"]) == 1
+    assert "seed: 6 -> 7" in capfd.readouterr().err
+
+
+SHUFFLE = """
+import os, random
+def shuffled(original):
+    def call(*arguments):
+        found = list(original(*arguments))
+        random.shuffle(found)
+        return found
+    return call
+os.listdir = shuffled(os.listdir)
+"""
+
+
+def test_nothing_but_the_seed_decides(prepared: Path, tmp_path: Path) -> None:
+    """Fresh processes, other workers, another hash seed, folders listed in another order."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SHUFFLE)
+    found = []
+    for number, workers in enumerate((0, 2, 4)):
+        output = tmp_path / str(number)
+        environment = {**one_thread(), "PYTHONHASHSEED": str(number), "PYTHONPATH": str(tmp_path / "site")}
+        line = [*sweep(output, "stage=prepare,1", "model.curriculum.stage_1.max_epochs=1")]
+        line = [
+            f"dataset.roots=[{prepared}/mock/brats]" if word.startswith("dataset.roots=") else word for word in line
+        ]
+        line = [
+            f"hardware.num_workers={workers}" if word.startswith("hardware.num_workers=") else word for word in line
+        ]
+        seeds = ["seed=0,1"] if number == 0 else ["seed=0"]
+        done = subprocess.run([*line, *seeds], capture_output=True, text=True, timeout=TIMEOUT_S, env=environment)
+        assert done.returncode == 0, done.stderr
+        (folder,) = output.glob("brats/1-monai_ft-fold0-seed0-*")
+        (splits,) = output.glob("brats/prepare-*/splits_final.json")
+        found.append((logged(folder), final_state(folder), splits.read_bytes()))
+    assert found[0] == found[1] == found[2]
+    (other,) = (tmp_path / "0").glob("brats/1-monai_ft-fold0-seed1-*")
+    assert logged(other) != found[0][0]

@@ -203,6 +203,32 @@ def test_validation_cases_are_not_predicted_by_a_model_that_trained_on_them(root
         run_stage(root, tmp_path / "predict", runs)
 
 
+def test_each_case_is_predicted_out_of_fold_by_the_model_that_did_not_see_it(root, tmp_path):
+    runs = [train(root, tmp_path / f"train{fold}", fold=fold, seed=fold) for fold in (0, 1)]
+    entries = entries_of(run_stage(root, tmp_path / "all", runs, source="out_of_fold"))
+    assert len(entries) == 4  # the first of three patients has two visits: the whole cohort
+    for fold, run in enumerate(runs):
+        single = tmp_path / f"fold{fold}"
+        own = entries_of(run_stage(root, single, [run], fold=fold))
+        assert own
+        for entry in own:
+            [same] = [one for one in entries if one["case"] == entry["case"]]
+            assert same["sha256"] == entry["sha256"]
+            np.testing.assert_array_equal(
+                read(tmp_path / "all" / same["prediction"]), read(single / entry["prediction"])
+            )
+
+
+def test_cases_of_a_fold_that_nobody_asked_for_are_named(root, tmp_path, caplog):
+    result = run_stage(root, tmp_path / "some", [train(root, tmp_path / "train")], source="out_of_fold")
+    manifest = json.loads(result.outputs["predictions"].read_text())
+    predicted = {entry["case"] for entry in manifest["cases"]}
+    assert predicted
+    assert set(manifest["not_predicted"]).isdisjoint(predicted)
+    assert len(predicted) + len(manifest["not_predicted"]) == 4
+    assert "are in no fold that was asked for" in caplog.text
+
+
 def test_folder_is_predicted_by_an_ensemble_of_folds_without_any_label(root, tmp_path):
     make_brats(tmp_path / "unseen", num_patients=1, seed=9)
     for label in (tmp_path / "unseen").rglob("*-seg.nii.gz"):

@@ -192,6 +192,7 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    require: bool = False,
     tracked: bool = False,
     data: dict[str, Any] | None = None,
     model: dict[str, Any] | None = None,
@@ -216,7 +217,7 @@ def train(
             fold=0,
             seed=7,
             num_workers=0,
-            context=Context(run=run, tracker=tracker, upstream=upstream, resume=resume),
+            context=Context(run=run, tracker=tracker, upstream=upstream, resume=resume, require=require),
         )
     except SystemExit:
         tracker.finish("KILLED")
@@ -230,7 +231,12 @@ def train(
 
 
 def start(
-    folder: Path, *, kill: tuple[str, int, int] | None = None, kill_after_s: float | None = None, **settings: Any
+    folder: Path,
+    *,
+    kill: tuple[str, int, int] | None = None,
+    kill_after_s: float | None = None,
+    environment: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> int:
     """Train in a fresh process and return its exit code, negative for a signal.
 
@@ -238,7 +244,7 @@ def start(
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["tests.synthetic.training", "mlflow.tracking"])
-    process = server.Process(target=_in_process, args=(folder, kill, settings))
+    process = server.Process(target=_in_process, args=(folder, kill, environment or {}, settings))
     process.start()
     process.join(120 if kill_after_s is None else kill_after_s)
     if process.is_alive():
@@ -249,7 +255,10 @@ def start(
     return int(process.exitcode or 0)
 
 
-def _in_process(folder: Path, kill: tuple[str, int, int] | None, settings: dict[str, Any]) -> None:
+def _in_process(
+    folder: Path, kill: tuple[str, int, int] | None, environment: Mapping[str, str], settings: dict[str, Any]
+) -> None:
+    os.environ.update(environment)
     torch.set_num_threads(1)
     train(folder, extra={"kill": Kill(*kill)} if kill else None, **settings)
 
