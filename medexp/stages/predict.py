@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError
+from medexp.inference.cleaning import Cleaning
 from medexp.inference.decisions import decision_from_json
 from medexp.inference.devices import Accelerator, Precision, autocast_for, choose_device
 from medexp.inference.ensembling import Combination, combine
@@ -51,6 +52,7 @@ def predict(
     fold: Index,
     window: SlidingWindow,
     flips: bool,
+    cleaning: Cleaning,
     save_probabilities: bool,
     accelerator: Accelerator,
     precision: Precision,
@@ -73,6 +75,7 @@ def predict(
         fold: Whose validation cases.
         window: Covers whole volumes.
         flips: Average over all mirrored copies.
+        cleaning: What is done to masks of images.
         save_probabilities: Write them too, on the native grid; float16 for volumes, float32 for images.
         accelerator: Where to run.
         precision: How precisely.
@@ -109,7 +112,7 @@ def predict(
             )
             joined, deciding = combine(parts, decision, combination) if len(own) > 1 else (next(parts), decision)
             native = NativePrediction.of(joined, case.grid, keep_probabilities=save_probabilities, decision=deciding)
-            journal.note(case.case, write_prediction(journal.folder, case.case, native))
+            journal.note(case.case, write_prediction(journal.folder, case.case, cleaning.of(native)))
             log.info("predicted %d of %d: %s", number, len(by_case), case.case)
     cases = [case for case, _ in by_case]
     return journal.result(cases, source, not_predicted=_left_out(prepared, cases) if source == OUT_OF_FOLD else ())

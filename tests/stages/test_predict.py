@@ -11,6 +11,7 @@ import torch
 
 from medexp.datasets.labelled_volumes import LabelledVolumes
 from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError
+from medexp.inference.cleaning import Cleaning
 from medexp.inference.sliding_window import SlidingWindow
 from medexp.metrics.overlap import dice
 from medexp.models.segmentation import Segmentation
@@ -97,6 +98,7 @@ def run_stage(
         "fold": 0,
         "window": WINDOW,
         "flips": False,
+        "cleaning": Cleaning(min_object_px=0, fill_holes=False),
         "save_probabilities": False,
         "accelerator": "cpu",
         "precision": "32-true",
