@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BINS = 30
+_WIDE = 50.0  # largest over smallest value, from which bins grow with the value
 # Measure, the same in micrometers, and titles for both.
 _DRAWN = (
     ("area", "area_um2", "Area (px)", "Area (µm²)"),
@@ -67,6 +68,8 @@ def object_figure(measures: Sequence[Measure], counts: Mapping[str, tuple[int, i
         axes = figure.subplots(1, number, squeeze=False)[0]
         for place, measure in zip(axes, measures, strict=False):
             _histogram(place, measure)
+        if measures[0].reference is not None and axes[0].get_legend_handles_labels()[0]:
+            axes[0].legend(loc="upper right", handlelength=1.2)
         if counts is not None:
             _agreement(axes[-1], counts)
     return figure
@@ -80,11 +83,14 @@ def _histogram(axes: "Axes", measure: Measure) -> None:
     if both.size == 0:
         axes.text(0.5, 0.5, "no object", transform=axes.transAxes, ha="center", va="center", color=MUTED)
         return
-    edges = np.histogram_bin_edges(both, bins=_BINS)
+    is_wide = both.min() > 0.0 and both.max() > _WIDE * both.min()
+    edges = np.geomspace(both.min(), both.max(), _BINS + 1) if is_wide else np.histogram_bin_edges(both, bins=_BINS)
+    if is_wide:
+        edges[[0, -1]] = both.min(), both.max()  # nothing is lost to rounding
+        axes.set_xscale("log")
     axes.hist(predicted, edges.tolist(), color=ACCENT, alpha=0.75, label="prediction")
     if measure.reference is not None:
         axes.stairs(np.histogram(reference, edges)[0], edges, color=INK, linewidth=1.2, label="reference")
-        axes.legend(loc="upper right", handlelength=1.2)
     axes.set_ylabel("objects")
 
 
