@@ -59,12 +59,12 @@ class ExamplePictures(Callback):
 
 
 def _plane(volume: Tensor, label: Tensor) -> Shaped[np.ndarray, "height width"]:
-    """Return the slice along the last axis that holds most of the label; an image is its own slice."""
-    if volume.dim() == 3:
-        index = int(torch.count_nonzero(label, dim=(0, 1)).argmax()) if label.any() else label.shape[2] // 2
-        volume = volume[:, :, index]
-    shown = volume.float() if volume.is_floating_point() else volume
-    return np.flipud(shown.cpu().numpy().T)  # the patient's front is up, as on a screen
+    """Return the slice along the last axis that holds most of the label; an image is shown as it is."""
+    values = volume.float() if volume.is_floating_point() else volume
+    if volume.dim() == 2:
+        return values.cpu().numpy()
+    index = int(torch.count_nonzero(label, dim=(0, 1)).argmax()) if label.any() else label.shape[2] // 2
+    return np.flipud(values[:, :, index].cpu().numpy().T)  # the patient's front is up, as on a screen
 
 
 def picture(

@@ -1,6 +1,5 @@
 """Affines: voxel indices -> world millimeters in RAS+ (x to the right, y to the front, z up)."""
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Float64
 
@@ -22,6 +21,8 @@ def closest_axes(affine: Float64[np.ndarray, "4 4"]) -> tuple[Axes, Flips]:
 
     Every voxel axis is used once; nibabel decides where two of them run closest to the same direction.
     """
+    import nibabel as nib  # here, because images in 2D never need it
+
     world_of, signs = nib.io_orientation(affine).T
     x, y, z = (int(axis) for axis in np.argsort(world_of))
     return (x, y, z), (bool(signs[x] < 0), bool(signs[y] < 0), bool(signs[z] < 0))

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.image import imread
 
-from medexp.callbacks.examples import picture, write_png
+from medexp.callbacks.examples import _plane, picture, write_png
 from tests.synthetic.training import train
 
 
@@ -30,3 +31,8 @@ def test_same_cases_are_drawn_at_every_validation(tmp_path: Path) -> None:
     train(tmp_path / "run")
     found = sorted(str(path.relative_to(tmp_path / "run")) for path in tmp_path.rglob("*.png"))
     assert found == [f"examples/val_{case}/step-{step:08d}.png" for case in (0, 1) for step in (14, 28)]
+
+
+def test_an_image_is_shown_as_it_is() -> None:
+    image = torch.arange(12.0).reshape(3, 4)
+    np.testing.assert_array_equal(_plane(image, torch.zeros(3, 4, dtype=torch.uint8)), image.numpy())

@@ -1,4 +1,6 @@
 import hashlib
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -179,3 +181,12 @@ def test_mistakes_are_named(place):
         make(place).train_dataloader()
     with pytest.raises(ConfigurationError, match="fold: expected 0 to 1, got 7"):
         opened(place, fold=7)
+
+
+def test_images_are_trained_without_the_libraries_of_volumes():
+    parts = "medexp.datasets.labelled_images, medexp.models.segmentation, medexp.stages.fit, medexp.stages.predict"
+    check = "sorted({'monai', 'nibabel', 'segmentation_models_pytorch'} & set(sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", f"import sys, {parts}; print({check})"], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
