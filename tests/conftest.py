@@ -1,12 +1,22 @@
 """Fixtures only: real data where it is there, a seed."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # As the entrypoint does, before torch is imported: tests share their cores with the processes that they start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A shell that runs the suite in the background lets it ignore Ctrl-C, and every process that a test starts as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is; pytest-timeout ends what hangs.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from medexp.runs.files import read_json
 from medexp.runs.identity import identity_of
 from medexp.runs.ledger import Run
 from medexp.stages.context import Context, Result
-from medexp.stages.hand_over import take_over
+from medexp.stages.hand_over import source_of, take_over
 from medexp.stages.pretraining import require_unseen
 from medexp.stages.ranks import OneMachine, all_ranks
 from medexp.types import Index
@@ -169,7 +169,8 @@ def _build_model(
     seed_everything(seed, "weights")
     initial = context.upstream.get("initial", [])
     if start is not None:
-        return model(contract=contract, phase=phase, weights=None), [f"resumed at step {start.step}"]
+        lines = [*map(source_of, initial), f"resumed at step {start.step}"]
+        return model(contract=contract, phase=phase, weights=None), lines
     if not initial:
         module = model(contract=contract, phase=phase)
         line = getattr(module, "weights_report", None)

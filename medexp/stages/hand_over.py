@@ -18,4 +18,9 @@ def take_over(model: nn.Module, run: Run) -> str:
     """
     output = run.output("best")
     coverage = load_all(model, read_weights(output.path, sha256=output.sha256))
-    return f"initial weights: {coverage}, the best of {run.name}, sha256 {output.sha256}"
+    return f"{source_of(run)}, {coverage}"
+
+
+def source_of(run: Run) -> str:
+    """Say which file of an earlier stage's run the initial weights came from."""
+    return f"initial weights: the best of {run.name}, sha256 {run.output('best').sha256}"

@@ -203,7 +203,20 @@ def open_client(uri: str) -> "MlflowClient":
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA schema_version")  # fails at once where MLflow would try for minutes
     with _locked(path.with_name(f".{path.name}.lock")):
+        if path.stat().st_size == 0:
+            _make_database(path)
         return MlflowClient(uri)
+
+
+def _make_database(path: Path) -> None:
+    """Create the tables beside `path`, then move them there: a kill on the way leaves nothing half made."""
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    making = path.with_name(f".{path.name}.making")
+    for left in path.parent.glob(f"{making.name}*"):
+        left.unlink()
+    _get_store(f"sqlite:///{making}").engine.dispose()
+    making.replace(path)
 
 
 @contextmanager

@@ -132,7 +132,7 @@ _PLACES = {
     ),
     "launcher": ("hydra.launcher._target_", "hydra: {launcher: {_target_: os.system}}"),
     "argument of the launcher": (
-        "hydra.launcher.max_parallel",
+        "hydra.launcher.max_parallel._target_",
         "hydra: {launcher: {max_parallel: '${oc.create:{_target_: os.system, command: C}}'}}",
     ),
     "sweeper": ("hydra.sweeper._target_", "hydra: {sweeper: {_target_: os.system}}"),

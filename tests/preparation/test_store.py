@@ -170,7 +170,7 @@ def _store(arguments):
 
 
 def test_two_writers_make_one_intact_entry(raw, store):
-    with multiprocessing.get_context("fork").Pool(2) as pool:
+    with multiprocessing.get_context("forkserver").Pool(2) as pool:
         keys = pool.map(_store, [(raw, TRANSFORM, store)] * 4)
     assert len(set(keys)) == 1
     assert store_case(raw, TRANSFORM, store).reused

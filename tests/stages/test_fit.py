@@ -86,8 +86,10 @@ def test_a_scheduler_s_warning_saves_the_current_step(tmp_path: Path, number: in
 
 
 def test_keyboard_interrupt_saves_the_current_step(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", extra={"kill": Kill("on_train_batch_start", 5, signal.SIGINT)})
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").resolve().name == "last-00000005.ckpt"
 
 

@@ -71,7 +71,7 @@ def prepared(tmp_path_factory):
 
 def words(output, *overrides):
     """The same small training as of test_fit_command, without dropout: ranks draw numbers of their own."""
-    return [*command(output)[3:], "model.network.dropout_prob=0.0", *overrides]
+    return command(output, "model.network.dropout_prob=0.0", *overrides)[3:]
 
 
 @pytest.fixture(scope="module")

@@ -94,9 +94,9 @@ def test_after_a_death_a_restart_completes_the_sweep(faulty, launcher, kind):
     options = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
     done = faulty.run("stage=11,12", "fold=0,1,2", f"hydra/launcher={launcher}", *options)
     assert done.returncode != 0
-    if launcher == "joblib":  # its workers died, the sweep did not: it knows what became of whom
+    if launcher == "joblib":  # workers die with their neighbours; the sweep knows what became of whom
         assert faulty.states[1] == "failed"
-        assert "finished" in faulty.states
+        assert set(faulty.states) <= {"finished", "failed", "skipped"}
     (faulty.output / "healed").touch()
     again = faulty.run("stage=11,12", "fold=0,1,2", f"hydra/launcher={launcher}", *options)
     assert again.returncode == 0, again.stderr

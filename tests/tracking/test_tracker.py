@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from medexp.errors import TrackingError
 from medexp.tracking import database_uri, end_parent, prepare_database, start_parent, sync
-from medexp.tracking.mirror import METRICS
+from medexp.tracking.mirror import METRICS, open_client
 from tests.synthetic.training import logged, make_run, make_tracker, start, train
 
 
@@ -242,3 +242,10 @@ def test_rewinding_forgets_what_comes_after_a_step(tmp_path: Path) -> None:
     assert tracker.rewind(3) == 3
     log_steps(tracker, 4, 4)
     assert sorted({step for _, step in local(tmp_path / "run")}) == [1, 2, 3, 4]
+
+
+def test_a_database_whose_making_was_killed_is_made_anew(tmp_path):
+    (tmp_path / "mlflow.db").touch()
+    (tmp_path / ".mlflow.db.making").write_bytes(b"half a database")
+    assert [one.name for one in open_client(database_uri(tmp_path)).search_experiments()] == ["Default"]
+    assert not (tmp_path / ".mlflow.db.making").exists()

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
+from medexp.composition import compose
 from medexp.errors import ConfigurationError
 from medexp.transforms.augmentation import Augmentation
 from medexp.transforms.draws import Draw
@@ -13,8 +14,9 @@ CUBE = (32, 32, 32)
 
 
 def recipe(name: str) -> Augmentation:
-    values = yaml.safe_load(next(path for path in RECIPES if path.stem == name).read_text())
-    del values["_target_"]
+    values = OmegaConf.to_container(compose([f"dataset/augmentation={name}"]).dataset.augmentation)
+    assert isinstance(values, dict)
+    assert values.pop("_target_") == "medexp.transforms.augmentation.Augmentation"
     return Augmentation(**values)
 
 
