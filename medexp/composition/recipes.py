@@ -21,7 +21,7 @@ BEFORE_TRAINING = ("mock", "prepare")
 AFTER_TRAINING = ("predict", "evaluate", "report", "compare", "view")
 
 # How and where a run is executed does not decide its result; precision and compilation do.
-_NOT_SCIENCE = ("accelerator", "devices", "strategy", "num_workers", "cooling_pause_s")
+_NOT_SCIENCE = ("accelerator", "devices", "strategy", "num_workers", "threads", "cooling_pause_s")
 _PLACES = ("output_dir", "data_dir")
 # Keys that say something about one run only.
 _OWN = frozenset({"run", "resume"})

@@ -27,7 +27,8 @@ from medexp.stages.context import Context, Result
 from medexp.stages.hand_over import source_of, take_over
 from medexp.stages.pretraining import require_unseen
 from medexp.stages.ranks import OneMachine, all_ranks
-from medexp.types import Index
+from medexp.stages.threads import arithmetic_threads
+from medexp.types import Count, Index
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def fit(
     fold: Index,
     seed: Index,
     num_workers: Index | None,
+    threads: Count | None = None,
     context: Context,
 ) -> Result:
     """Train and return the best and the last checkpoint, the history and the best score.
@@ -67,6 +69,7 @@ def fit(
         fold: Which fold validates.
         seed: Of initial weights, order, augmentation and dropout.
         num_workers: Loader processes; None: the datamodule chooses.
+        threads: Of arithmetic on the processor; None: one per core.
         context: The run.
 
     Raises:
@@ -102,7 +105,7 @@ def fit(
         for state in loader_states(start.path):
             train.load_state_dict(state)
     checkpoint = None if start is None else str(start.path)
-    with _without_expected_warnings():
+    with _without_expected_warnings(), arithmetic_threads(threads):
         try:
             with all_ranks(built, context, machine.main_port, None if start is None else start.path):
                 built.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)

@@ -24,6 +24,7 @@ from medexp.runs.files import read_json
 from medexp.runs.ledger import Output, Run
 from medexp.stages.context import Context, Result
 from medexp.stages.prediction_journal import Journal
+from medexp.stages.threads import arithmetic_threads
 from medexp.types import Count, Index, Share
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def predict(
     accelerator: Accelerator,
     precision: Precision,
     num_workers: Index | None,
+    threads: Count | None = None,
     context: Context,
     tile: Sequence[Count] | None = None,
     threshold: Share | None = None,
@@ -80,6 +82,7 @@ def predict(
         accelerator: Where to run.
         precision: How precisely.
         num_workers: Processes that store unseen cases.
+        threads: Of arithmetic on the processor; None: one per core.
         context: The run.
         tile: Size of the windows; None: that of the patches that the models were trained on.
         threshold: Of the probability, where there is one output; None: the models'.
@@ -102,7 +105,7 @@ def predict(
     if not by_case:
         raise CohortError(f"predict.source={source}: expected cases to predict, got none: name another source")
     journal = Journal(context, [member.checkpoint for member in members])
-    with torch.inference_mode(), autocast_for(precision, device):
+    with torch.inference_mode(), autocast_for(precision, device), arithmetic_threads(threads):
         for number, (case, own) in enumerate(by_case, start=1):
             if journal.holds(case.case):
                 continue

@@ -90,7 +90,8 @@ class Board:
         for name in ("job", "stage", "state", "", "time"):
             table.add_column(name, no_wrap=True, overflow="ellipsis")
         for job in self._rows():
-            table.add_row(str(job.number), job.title.removeprefix("stage "), self._state(job), *self._now(job))
+            first = Text(str(job.number)), Text(job.title.removeprefix("stage "))  # a plain string would be markup
+            table.add_row(*first, self._state(job), *map(Text, self._now(job)))
         return Group(head, table)
 
     def _rows(self) -> list[SweepJob]:

@@ -34,9 +34,9 @@ def show_end(jobs: Sequence[SweepJob], *, title: str, output_dir: Path, record: 
     for job in jobs:
         state = Text(f"{job.state}{' (before)' if job.is_reused else ''}", style=STYLES.get(job.state, ""))
         values = [job.values.get(key, "") for key in keys]
-        table.add_row(
-            str(job.number), job.stage, *values, state, score_text(job.outcome), _time(job), _end(job, output_dir)
-        )
+        # As Text, because a plain string is markup: "[conv1]" would be read as a style and vanish.
+        before, after = (str(job.number), job.stage, *values), (score_text(job.outcome), _time(job))
+        table.add_row(*map(Text, before), state, *map(Text, after), Text(_end(job, output_dir)))
     console.print(table)
     console.print(f"in {output_dir}; record {os.path.relpath(record, output_dir)}", highlight=False)
     for one in spreads(jobs, only_objective=True):

@@ -29,7 +29,7 @@ SMALL = [
     "model.network.init_filters=8", "model.curriculum.stage_1.freeze=[convInit]",
     "model.curriculum.stage_1.accumulate_grad_batches=1", "model.curriculum.stage_2.accumulate_grad_batches=1",
     "model.curriculum.stage_1.max_epochs=1", "model.curriculum.stage_2.max_epochs=1", "hardware.accelerator=cpu",
-    "hardware.num_workers=0", "tracking.enabled=false",
+    "hardware.num_workers=0", "hardware.threads=1", "tracking.enabled=false",
 ]  # fmt: skip
 SLURM = [
     "hardware=slurm", "hardware.gpus=0", "hardware.cpus=1", "hardware.memory_gb=4", "hardware.time_min=10",
@@ -47,14 +47,12 @@ def slurm():
     started = subprocess.run([SCRIPTS / "start-one-node"], capture_output=True, text=True, cwd=ROOT, check=False)
     if started.returncode != 0:
         pytest.skip(f"no Slurm: {started.stderr.strip().splitlines()[-1]}")
-    before = {name: os.environ.get(name) for name in ("SLURM_CONF", "OMP_NUM_THREADS")}
+    before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = re.search(r"SLURM_CONF=(\S+)", started.stdout)[1]
-    os.environ["OMP_NUM_THREADS"] = "1"
     yield
     if not ran_before:
         subprocess.run([SCRIPTS / "stop-one-node"], cwd=ROOT, check=True)
-    for name, value in before.items():
-        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+    os.environ.pop("SLURM_CONF") if before is None else os.environ.update(SLURM_CONF=before)
 
 
 def _environment():

@@ -5,9 +5,11 @@ import json
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from rich.console import Console
 
 from medexp.errors import JobRefusedError, RunBusyError, SweepFailedError
 from medexp.runs.lineage import Recipe, address, open_run
+from medexp.sweeps.board import Board
 from medexp.sweeps.job import outcome_of
 from medexp.sweeps.plan import SweepJob, plan
 from medexp.sweeps.record import SweepRecord, read_record
@@ -115,6 +117,18 @@ def test_the_table_names_state_reason_and_spread(tmp_path, capsys):
     assert "broke: stage=2 fold=1" in shown
     assert "stage 1: 0.5000 ± 0.0000 (sd) over 2 of 2 jobs" in shown
     assert "next, after a look at the logs (finished jobs are not redone):\n  the line" in shown
+
+
+def test_brackets_in_a_reason_are_shown_not_read_as_a_style(tmp_path, capsys):
+    jobs = two_folds()
+    with pytest.raises(SweepFailedError):
+        swept(jobs, RecordingLauncher("fold=0", error=lambda text: RuntimeError(f"no [conv1] here: {text}")), tmp_path)
+    table = capsys.readouterr().out.partition("record ")[0]
+    assert "no [conv1] here" in table
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(Board(jobs, "test", SweepRecord(jobs, output_dir=tmp_path, command="the line")).render())
+    assert "no [conv1] here" in captured.get()
 
 
 def test_what_has_finished_is_not_started_again(tmp_path):
