@@ -16,11 +16,17 @@ def three_threads():
     torch.set_num_threads(before)
 
 
-def test_a_job_computes_with_its_own_number_and_gives_the_old_one_back():
-    with pytest.raises(RuntimeError, match="inside"), arithmetic_threads(2):
-        assert torch.get_num_threads() == 2
+def failing_job(seen):
+    with arithmetic_threads(2):
+        seen.append(torch.get_num_threads())
         raise RuntimeError("inside")
-    assert torch.get_num_threads() == 3
+
+
+def test_a_job_computes_with_its_own_number_and_gives_the_old_one_back():
+    seen = []
+    with pytest.raises(RuntimeError, match="inside"):
+        failing_job(seen)
+    assert (seen, torch.get_num_threads()) == ([2], 3)
 
 
 def test_null_changes_nothing():
