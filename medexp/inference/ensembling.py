@@ -1,6 +1,6 @@
 """Bring outputs together: over mirrored copies of a window, and over several models."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from typing import Literal
 
@@ -14,21 +14,18 @@ Combination = Literal["average", "vote", "best_confidence"]
 NetworkFunction = Callable[[Tensor], Tensor]
 
 
-def flip_subsets(num_axes: int) -> list[tuple[int, ...]]:
-    """Return every subset of the spatial axes, as dimensions of a batch `[batch, channel, *spatial]`; none first."""
-    axes = range(2, 2 + num_axes)
-    return [subset for size in range(num_axes + 1) for subset in combinations(axes, size)]
+def flip_subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return every subset of spatial axes, as dimensions of a batch `[batch, channel, *spatial]`; none first."""
+    dimensions = [2 + axis for axis in axes]
+    return [subset for size in range(len(dimensions) + 1) for subset in combinations(dimensions, size)]
 
 
-def average_flips(network: NetworkFunction) -> NetworkFunction:
-    """Return a network whose output is the mean over all mirrored copies of its input, mirrored back.
-
-    Left and right change places in some copies, so it suits labels that do not tell the sides apart.
-    """
+def average_flips(network: NetworkFunction, axes: Sequence[int]) -> NetworkFunction:
+    """Return a network whose output is the mean over the copies of its input mirrored along `axes`, mirrored back."""
+    subsets = flip_subsets(axes)
 
     def averaged(image: Float[Tensor, "batch channel *spatial"]) -> Float[Tensor, "batch output *spatial"]:
-        subsets = flip_subsets(image.dim() - 2)
-        return average(network(image.flip(axes)).flip(axes) for axes in subsets)
+        return average(network(image.flip(subset)).flip(subset) for subset in subsets)
 
     return averaged
 

@@ -142,7 +142,7 @@ class Segmentation(LightningModule):
         image: Float[Tensor, "channel *spatial"],
         *,
         window: SlidingWindow,
-        flips: bool = False,
+        flip_axes: Sequence[int] = (),
         tile: Sequence[int] | None = None,
     ) -> Float[Tensor, "output *spatial"]:
         """Return the probabilities of a whole volume or image; call it in evaluation mode.
@@ -150,11 +150,11 @@ class Segmentation(LightningModule):
         Args:
             image: As the datamodule gives it, on the model's device.
             window: Covers the volume.
-            flips: Average the logits over all mirrored copies.
+            flip_axes: Average the logits over the copies that are mirrored along these axes.
             tile: Size of the windows; None: that of the training patches.
         """
         logits = window(
-            average_flips(self.forward) if flips else self.forward,
+            average_flips(self.forward, flip_axes) if flip_axes else self.forward,
             image,
             patch_size=self.contract.patch_size if tile is None else tile,
             background=self.decision.background(self.contract),

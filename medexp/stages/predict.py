@@ -43,6 +43,7 @@ class _Member:
     checkpoint: Output
     volume: Callable[[StoredCase], Tensor]
     held_out: tuple[StoredCase, ...]
+    flip_axes: tuple[int, ...]
 
 
 def predict(
@@ -76,7 +77,7 @@ def predict(
         source: "validation", "test", "out_of_fold", or a folder in the dataset's raw layout; images need no masks.
         fold: Whose validation cases.
         window: Covers whole volumes.
-        flips: Average over all mirrored copies.
+        flips: Average over the copies that are mirrored along the axes along which training mirrored.
         cleaning: What is done to masks of images.
         save_probabilities: Write them too, on the native grid; float16 for volumes, float32 for images.
         accelerator: Where to run.
@@ -91,14 +92,15 @@ def predict(
     Raises:
         CheckpointMismatchError: A checkpoint has changed since it was recorded, or models do not fit together.
         CohortError: `source` has no cases.
-        ConfigurationError: The validation cases of one fold would be predicted by a model that trained on them.
+        ConfigurationError: The validation cases of one fold would be predicted by a model that trained on them, or
+            mirrored copies are asked of a model that was never shown any.
         StorageError: A prediction cannot be written; earlier ones are untouched.
     """
     trained = context.upstream["trained"]
     _refuse_seen(trained, source, fold)
     device = choose_device(accelerator)
     prepared = context.upstream["prepared"][0].folder
-    members = [_load(run, datamodule, model, prepared, fold, num_workers, device) for run in trained]
+    members = [_load(run, datamodule, model, prepared, fold, num_workers, device, flips=flips) for run in trained]
     decision = members[0].model.decision if threshold is None else members[0].model.decision.at(threshold)
     datamodule.open(prepared, fold=fold, num_workers=num_workers)
     by_case = _held_out(members) if source == OUT_OF_FOLD else [(case, members) for case in datamodule.cases(source)]
@@ -110,7 +112,9 @@ def predict(
             if journal.holds(case.case):
                 continue
             parts = (
-                member.model.segment(member.volume(case).to(device), window=window, flips=flips, tile=tile)
+                member.model.segment(
+                    member.volume(case).to(device), window=window, flip_axes=member.flip_axes, tile=tile
+                )
                 for member in own
             )
             joined, deciding = combine(parts, decision, combination) if len(own) > 1 else (next(parts), decision)
@@ -151,7 +155,10 @@ def _load(
     fold: int,
     num_workers: int | None,
     device: torch.device,
+    *,
+    flips: bool,
 ) -> _Member:
+    flip_axes = _flip_axes(run) if flips else ()
     checkpoint = run.output("best")
     weights = read_weights(checkpoint.path, sha256=checkpoint.sha256)
     opened = copy.copy(datamodule)
@@ -160,7 +167,16 @@ def _load(
     _require_same_contract(dict(weights.contract or {}), dict(module.hparams["contract"]), checkpoint.path)
     load_all(module, weights)
     module.decision = decision_from_json((weights.contract or {}).get("decision"))
-    return _Member(module.eval().to(device), checkpoint, opened.volume, tuple(opened.cases(VALIDATION)))
+    return _Member(module.eval().to(device), checkpoint, opened.volume, tuple(opened.cases(VALIDATION)), flip_axes)
+
+
+def _flip_axes(run: Run) -> tuple[int, ...]:
+    """Return the axes along which the run's training mirrored its patches."""
+    axes = tuple(int(axis) for axis in run.record["received"]["datamodule"]["augmentation"]["flip_axes"])
+    if not axes:
+        message = "predict.flips=true: expected a model that was trained on mirrored patches (flip_axes), got none in"
+        raise ConfigurationError(f"{message} {run.folder.name}: leave predict.flips out")
+    return axes
 
 
 def _fold_of(run: Run, fold: int) -> int:

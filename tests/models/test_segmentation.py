@@ -174,7 +174,7 @@ def test_probabilities_sum_to_one_and_background_is_certain_where_nothing_was_ru
 
 def test_flips_change_the_probabilities_but_not_their_kind():
     model, image = build().eval(), batch()["image"][0]
-    plain, flipped = (model.segment(image, window=model.window, flips=flips) for flips in (False, True))
+    plain, flipped = (model.segment(image, window=model.window, flip_axes=axes) for axes in ((), (0,)))
     assert not torch.equal(plain, flipped)
     assert torch.allclose(flipped.sum(0), torch.ones(16, 16, 16), atol=1e-5)
 

@@ -1,6 +1,7 @@
 """Prediction: what validation measured, on the native grid, by the recorded checkpoints and no others."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -72,13 +73,15 @@ def make_run(folder: Path, **record) -> Run:
     return Run(folder, {"identity": folder.name, **record})
 
 
-def train(root: Path, folder: Path, *, fold: int = 0, seed: int = 0, **changes) -> Run:
+def train(
+    root: Path, folder: Path, *, fold: int = 0, seed: int = 0, flip_axes: Sequence[int] = (0, 1, 2), **changes
+) -> Run:
     """Return a run with a checkpoint of random weights, as a training run leaves it."""
     data = make_data(root, **changes)
     data.open(root / "prepare", fold=fold)
     torch.manual_seed(seed)
     model = Segmentation(contract=data.contract, phase="stage_2", **settings())
-    run = make_run(folder, received={"fold": fold})
+    run = make_run(folder, received={"fold": fold, "datamodule": {"augmentation": {"flip_axes": list(flip_axes)}}})
     content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     torch.save(content, folder / "best.ckpt")
     run.write_outputs({"best": folder / "best.ckpt"}, digest=None)
@@ -304,3 +307,25 @@ def test_flips_are_used(root, tmp_path):
         entries_of(run_stage(root, tmp_path / f"flips{flips}", [trained], flips=flips)) for flips in (False, True)
     )
     assert [entry["sha256"] for entry in plain] != [entry["sha256"] for entry in flipped]
+
+
+def test_copies_are_mirrored_along_the_axes_of_the_training(root, tmp_path, monkeypatch):
+    asked = []
+
+    def segment(self, image, *, flip_axes, **_):
+        asked.append(flip_axes)
+        return torch.full((5, *image.shape[1:]), 0.2)
+
+    monkeypatch.setattr(Segmentation, "segment", segment)
+    trained = [train(root, tmp_path / "some", flip_axes=[0]), train(root, tmp_path / "all", seed=1)]
+    run_stage(root, tmp_path / "predict", trained, flips=True)
+    assert set(asked) == {(0,), (0, 1, 2)}
+    asked.clear()
+    run_stage(root, tmp_path / "plain", trained)
+    assert set(asked) == {()}
+
+
+def test_mirrored_copies_of_a_model_that_saw_none_are_refused(root, tmp_path):
+    trained = train(root, tmp_path / "train", flip_axes=[])
+    with pytest.raises(ConfigurationError, match=r"predict\.flips=true.*flip_axes"):
+        run_stage(root, tmp_path / "predict", [trained], flips=True)
