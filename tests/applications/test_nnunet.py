@@ -6,24 +6,11 @@ import pytest
 
 from medexp.run import main
 from medexp.runs.lineage import all_runs
+from tests.synthetic.lines import TINY_UNET3D
 
 pytestmark = pytest.mark.slow  # half a minute
 
-TINY = [
-    "dataset=nnunet",
-    "model=unet3d",
-    "trainer=debug",
-    "hardware=cpu",
-    "hardware.num_workers=0",
-    "mock.num_patients=4",
-    "mock.shape=[40,44,36]",
-    "dataset.roots=[${mock.root}]",
-    "dataset.num_folds=2",
-    "dataset.patch_size=[16,16,16]",
-    "dataset.batch_size=2",
-    "model.network.base_features=4",
-    "tracking.enabled=false",
-]
+TINY = ["dataset=nnunet", "mock.shape=[40,44,36]", *TINY_UNET3D]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from medexp.run import main
 from medexp.runs.files import sha256_of
 from medexp.tracking import database_uri
+from tests.synthetic.lines import small_brats
 from tests.synthetic.training import final_state, logged
 
 pytestmark = pytest.mark.slow
@@ -26,23 +27,14 @@ TIMEOUT_S = 600
 
 def command(output: Path, *overrides: str) -> list[str]:
     small = [
-        f"output_dir={output}",
-        f"dataset.roots=[{output}/mock/brats]",
+        *small_brats(output),
         "mock.num_patients=4",
-        "mock.shape=[40,40,40]",
         "dataset.num_folds=2",
-        "dataset.patch_size=[32,32,32]",
         "dataset.steps_per_epoch=7",
-        "model.weights=null",
-        "model.network.init_filters=8",
-        "model.curriculum.stage_1.freeze=[convInit]",
         "model.curriculum.stage_1.max_epochs=3",
         "model.curriculum.stage_1.accumulate_grad_batches=2",
         "trainer.check_val_every_n_epoch=1",
-        "callbacks.last.every_n_steps=1",
         "callbacks.ema.decay=0.9",
-        "hardware=cpu",
-        "hardware.num_workers=0",
     ]
     given = {word.partition("=")[0] for word in overrides}
     kept = [word for word in small if word.partition("=")[0] not in given]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from tests.synthetic.lines import small_brats
 from tests.synthetic.training import final_state, logged
 
 pytestmark = pytest.mark.slow
@@ -21,21 +22,12 @@ MOST_KILLS = 6
 
 def command(output: Path, *words: str) -> list[str]:
     small = [
-        f"output_dir={output}",
-        f"dataset.roots=[{output}/mock/brats]",
+        *small_brats(output),
         "mock.num_patients=5",
-        "mock.shape=[40,40,40]",
         "dataset.num_folds=5",
-        "dataset.patch_size=[32,32,32]",
         "dataset.steps_per_epoch=2",
-        "model.weights=null",
-        "model.network.init_filters=8",
-        "model.curriculum.stage_1.freeze=[convInit]",
         "model.curriculum.stage_1.max_epochs=2",
         "model.curriculum.stage_2.max_epochs=2",
-        "callbacks.last.every_n_steps=1",
-        "hardware=cpu",
-        "hardware.num_workers=0",
     ]
     return [sys.executable, "-m", "medexp.run", *words[:1], *small, *words[1:]]
 

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from medexp.errors import CaseError, ConfigurationError, JobNotStartedError, JobRefusedError
 from medexp.sweeps.isolated import Events, Limits, run_isolated
 from medexp.sweeps.worker import Job
+from tests.synthetic.faults import fail
 
 
 def behave(config):
@@ -25,19 +26,10 @@ def behave(config):
     attempt = Path(config.mark).exists()
     with Path(config.mark).open("a") as stream:
         stream.write(f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
+    fail(config.kind)
     match config.kind:
-        case "exception":
-            raise ZeroDivisionError("one over nothing")
         case "refused":
             raise CaseError("case 7: no label")
-        case "exit":
-            sys.exit(3)
-        case "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "segfault":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        case "memory":
-            raise MemoryError("too large")
         case "forever":
             time.sleep(60)
         case "slow":

@@ -1,14 +1,13 @@
 """Jobs for a real Slurm that behave as told, without anything heavy."""
 
 import os
-import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from medexp.sweeps.slurm_node import NodeJob
 from medexp.sweeps.worker import Success
+from tests.synthetic.faults import fail
 
 PARAMETERS = {
     "timeout_min": 5,
@@ -27,17 +26,8 @@ class Behaving(NodeJob):
         kind, mark = self.overrides
         with Path(mark).open("a") as stream:
             stream.write(f"{os.getpid()}\n")
+        fail(kind)
         match kind:
-            case "exception":
-                raise ZeroDivisionError("one over nothing")
-            case "exit":
-                sys.exit(3)
-            case "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "segfault":
-                os.kill(os.getpid(), signal.SIGSEGV)
-            case "memory":
-                raise MemoryError("too large")
             case "hang":
                 time.sleep(600)
             case "first time":
