@@ -53,9 +53,12 @@ class Shipped:
     readers: dict[KeyPath, set[tuple[str, str]]] = field(default_factory=dict)
 
     def holds_targets(self, path: KeyPath) -> bool:
-        """Return whether the mapping at `path` holds parts to build by name, such as callbacks."""
-        children = [value for name in self.keys.get(path, ()) for value in self.values[(*path, name)]]
-        return bool(children) and all(isinstance(value, Mapping) and "_target_" in value for value in children)
+        """Return whether the mapping at `path` holds parts to build by name, such as callbacks.
+
+        Every name has a file that says its `_target_`; other files may change its arguments, or set it to null.
+        """
+        names = self.keys.get(path, ())
+        return bool(names) and all(any(map(_is_part, self.values[(*path, name)])) for name in names)
 
     def full_keys(self) -> Iterator[str]:
         """Yield every dotted key."""
@@ -72,6 +75,10 @@ class Shipped:
                 if reference and "_target_" in value:
                     reader = (str(value["_target_"]), str(name))
                     self.readers.setdefault(tuple(reference[1].split(".")), set()).add(reader)
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def read_shipped(folder: Path) -> Shipped:

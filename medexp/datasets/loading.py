@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medexp.datasets.buffers import Recycler, empty
 from medexp.datasets.reading import VoxelReader
-from medexp.datasets.worker_signals import leave_signals_to_main
+from medexp.datasets.worker_signals import leave_signals_to_main, signals_held
 from medexp.io.prepared import StoredCase
 from medexp.keys import CASE, IMAGE, LABEL
 from medexp.runs.processes import available_cores
@@ -133,7 +133,8 @@ class PatchLoader:
         if self._position == (sampler.epoch, len(self)):
             sampler.set_epoch(sampler.epoch + 1)
         seen = sampler.first_batch
-        iterator = iter(self._loader)
+        with signals_held():
+            iterator = iter(self._loader)
         while held := list(islice(iterator, 1)):
             sampler.first_batch = 0
             seen += 1

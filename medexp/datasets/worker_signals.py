@@ -4,8 +4,24 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _LEFT_TO_MAIN = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold signals back while loader processes start: they and every thread of theirs inherit that.
+
+    Otherwise one that comes before `leave_signals_to_main` ends such a process, and so does a later SIGTERM that the
+    system hands to a thread which some library starts in every new process.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, *_LEFT_TO_MAIN})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave_signals_to_main(worker_id: int) -> None:

@@ -16,7 +16,7 @@ def test_every_option_stands_there_with_its_line():
 def test_keys_stand_there_with_their_comments():
     lines = help_text().splitlines()
     assert any("data_dir=" in line and "read only" in line for line in lines)
-    assert any("predict.overlap=0.5" in line for line in lines)
+    assert any("predict.save_probabilities=false" in line for line in lines)
 
 
 def test_it_says_where_output_goes_and_what_an_exit_status_means():

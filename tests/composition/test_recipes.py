@@ -57,7 +57,7 @@ def test_cases_are_prepared_once_for_all_folds_seeds_and_batches(override):
 def test_where_the_raw_files_lie_counts_through_their_listing_only(tmp_path):
     elsewhere = recipe("stage=prepare", f"dataset.roots=[{tmp_path}]")
     assert elsewhere.received == recipe("stage=prepare").received
-    assert elsewhere.inputs == ((str(tmp_path),), (), ())
+    assert elsewhere.inputs == ((str(tmp_path),), (), (), ())
 
 
 def test_predict_starts_from_the_last_stage_of_the_curriculum():

@@ -2,6 +2,7 @@ import hashlib
 import multiprocessing
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from medexp.sampling.order import GlobalBatches
 from medexp.sampling.patches import LabelPositions
 from medexp.transforms.augmentation import Augmentation
 
+ROOT = Path(__file__).parents[2]
 EVERYTHING = Augmentation(
     flip_axes=[0, 1, 2],
     rotation_probability=0.5,
@@ -194,14 +196,39 @@ def test_a_batch_smaller_than_the_number_of_ranks_is_refused(prepared: Path) -> 
 def test_a_signal_to_the_whole_group_leaves_the_loaders_running(
     prepared: Path, two_epochs: list[str], name: str
 ) -> None:
+    others = multiprocessing.active_children()  # of loaders that nobody closed; they may not have started yet
     loader = make_loader(prepared, num_workers=2, steps=4)
     batches = iter(loader)
     first = [digest(next(batches)) for _ in range(2)]  # one of each process: both have started
-    workers = [str(process.pid) for process in multiprocessing.active_children()]
+    workers = [str(process.pid) for process in multiprocessing.active_children() if process not in others]
     subprocess.run(["kill", f"-{name}", *workers], check=True)  # not from here: the main process may end them
     assert [*first, *map(digest, batches), *digests(loader)] == two_epochs
     loader.close()
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system does not say who sent a signal")
+def test_a_thread_that_a_library_starts_in_every_process_changes_nothing(prepared: Path, two_epochs: list[str]) -> None:
+    code = (
+        "import os, threading, time\n"
+        "idle = lambda: threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+        "os.register_at_fork(after_in_child=lambda: [idle() for _ in range(20)])\n"
+        "from tests.datasets.test_loading import terminated_workers_go_on\n"
+        f"terminated_workers_go_on(__import__('pathlib').Path({str(prepared)!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.stdout.split() == two_epochs, done.stderr
+
+
+def terminated_workers_go_on(prepared: Path) -> None:
+    """Print two epochs' digests, SIGTERM sent to both loader processes after the second batch."""
+    loader = make_loader(prepared, num_workers=2, steps=4)
+    batches = iter(loader)
+    first = [digest(next(batches)) for _ in range(2)]
+    for _ in range(5):
+        subprocess.run(["kill", "-TERM", *(str(one.pid) for one in multiprocessing.active_children())], check=True)
+    sys.stdout.write("\n".join([*first, *map(digest, batches), *digests(loader)]))
+    loader.close()
 
 
 def test_closing_ends_the_processes(prepared: Path) -> None:
