@@ -4,15 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from jaxtyping import Float32
-from lightning.pytorch import LightningDataModule
-from torch import Tensor
-
 from medexp.datasets.agreement import BACKGROUND, agreed_channels, agreed_labels, require_known_labels
-from medexp.datasets.loading import PatchLoader, VolumeLoader
-from medexp.datasets.opened import Opened
-from medexp.errors import ConfigurationError, ManifestError
-from medexp.io.prepared import PreparedCohort, StoredCase
+from medexp.datasets.loading import PatchLoader
+from medexp.datasets.prepared_data import PreparedData
+from medexp.errors import ConfigurationError
+from medexp.io.prepared import PreparedCohort
 from medexp.io.tiff import Gray
 from medexp.preparation.image_cohort import ImageCohortSettings, Split
 from medexp.preparation.image_entry import ImageNormalization
@@ -22,7 +18,7 @@ from medexp.transforms.augmentation import Augmentation
 from medexp.types import Amount, Count, DataContract, Index, Positive, Share
 
 
-class LabelledImages(LightningDataModule):
+class LabelledImages(PreparedData):
     """Any images with one kind of object: conf/dataset/*.yaml says which. `open` it before asking for data."""
 
     def __init__(
@@ -120,7 +116,6 @@ class LabelledImages(LightningDataModule):
         require_known_labels(self.label_weights, [BACKGROUND, *self.labels], key="dataset.label_weights")
         if self.regions:
             raise ConfigurationError(f"dataset.regions: expected none for images, got {list(self.regions)}")
-        self._opened: Opened | None = None
 
     def write_mock_cohort(self, root: Path, *, num_patients: int, shape: Sequence[int] | None, seed: int) -> bool:
         """Write synthetic images in the dataset's raw format; return whether they were not there yet."""
@@ -150,20 +145,6 @@ class LabelledImages(LightningDataModule):
             patch_size=self.patch_size,
         )
 
-    def open(
-        self, prepared: Path, *, fold: int, store: Path | None = None, seed: int = 0, num_workers: int | None = None
-    ) -> None:
-        """Read the records of a prepared cohort and choose a fold; see `Opened.of`.
-
-        Raises:
-            ManifestError: Channels or labels do not agree with the prepared cohort.
-            ConfigurationError: There is no such fold, or the cohort holds no images.
-            CohortError: The fold has no training or no validation images.
-        """
-        self._opened = Opened.of(
-            prepared, agree=self._agreed_contract, fold=fold, store=store, seed=seed, num_workers=num_workers
-        )
-
     def _agreed_contract(self, cohort: PreparedCohort, where: str) -> DataContract:
         if len(cohort.plan.patch_size) != 2:
             raise ConfigurationError(f"dataset: expected prepared images, got volumes in {where}; run stage=prepare")
@@ -177,11 +158,6 @@ class LabelledImages(LightningDataModule):
             patch_size=self.patch_size or cohort.plan.patch_size,
         )
 
-    @property
-    def contract(self) -> DataContract:
-        """What a model is completed with."""
-        return self._require_open().contract
-
     def train_dataloader(self) -> PatchLoader:
         """Return a loader of training batches; see `medexp.keys` for what is in one."""
         return self._require_open().train_loader(
@@ -191,25 +167,6 @@ class LabelledImages(LightningDataModule):
             steps_per_epoch=self.steps_per_epoch,
             samples_per_case=self.patches_per_image,
         )
-
-    def val_dataloader(self) -> VolumeLoader:
-        """Return a loader of the fold's whole validation images."""
-        return self._require_open().val_loader()
-
-    def cases(self, source: str | Path) -> tuple[StoredCase, ...]:
-        """Return the images to predict; see `Opened.cases`."""
-        return self._require_open().cases(source, self.cohort())
-
-    def volume(self, case: StoredCase) -> Float32[Tensor, "channel *spatial"]:
-        """Return a whole image as the network gets it."""
-        return self._require_open().reader.volume(case)
-
-    def _require_open(self) -> Opened:
-        if self._opened is None:
-            raise ManifestError(
-                "expected an opened dataset, got one that was not: call open(<folder of stage=prepare>)"
-            )
-        return self._opened
 
 
 def _require_pair(key: str, values: Sequence[float] | Sequence[int] | None) -> None:

@@ -4,15 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from jaxtyping import Float32
-from lightning.pytorch import LightningDataModule
-from torch import Tensor
-
 from medexp.datasets.agreement import BACKGROUND, agreed_channels, agreed_labels, require_known_labels
-from medexp.datasets.loading import PatchLoader, VolumeLoader
-from medexp.datasets.opened import Opened
-from medexp.errors import ConfigurationError, ManifestError
-from medexp.io.prepared import PreparedCohort, StoredCase
+from medexp.datasets.loading import PatchLoader
+from medexp.datasets.prepared_data import PreparedData
+from medexp.errors import ConfigurationError
+from medexp.io.prepared import PreparedCohort
 from medexp.metrics.lesions import ProtocolName
 from medexp.preparation.cohort import CohortSettings, FindCases
 from medexp.preparation.normalization import Normalization
@@ -23,7 +19,7 @@ from medexp.types import Amount, Count, DataContract, Positive, Share
 MOCK_SHAPE = (96, 112, 96)  # voxels
 
 
-class LabelledVolumes(LightningDataModule):
+class LabelledVolumes(PreparedData):
     """Any segmentation dataset: conf/dataset/*.yaml says which. `open` it before asking for data."""
 
     def __init__(
@@ -100,7 +96,6 @@ class LabelledVolumes(LightningDataModule):
         self._require_ranges()
         if self.labels is not None:
             self._require_names(self.labels)
-        self._opened: Opened | None = None
 
     def write_mock_cohort(self, root: Path, *, num_patients: int, shape: Sequence[int] | None, seed: int) -> bool:
         """Write a synthetic cohort in the dataset's raw format; return whether it was not there yet."""
@@ -128,28 +123,6 @@ class LabelledVolumes(LightningDataModule):
             patch_size=self.patch_size,
         )
 
-    def open(
-        self, prepared: Path, *, fold: int, store: Path | None = None, seed: int = 0, num_workers: int | None = None
-    ) -> None:
-        """Read the records of a prepared cohort and choose a fold; no array is touched.
-
-        Args:
-            prepared: The folder that stage=prepare wrote to.
-            fold: Which cases validate.
-            store: Where the entries are; None: where prepare put them.
-            seed: Of order, patches and augmentation.
-            num_workers: Loader processes; None: one per core, at most 8.
-
-        Raises:
-            ManifestError: Channels or labels do not agree with the prepared cohort.
-            UnknownOptionError: A region or weight names no label.
-            ConfigurationError: There is no such fold, or the patch has other axes than the cohort.
-            CohortError: The fold has no training or no validation cases.
-        """
-        self._opened = Opened.of(
-            prepared, agree=self._agreed_contract, fold=fold, store=store, seed=seed, num_workers=num_workers
-        )
-
     def _agreed_contract(self, cohort: PreparedCohort, where: str) -> DataContract:
         labels = agreed_labels(self.labels, cohort.labels, where=where)
         self._require_names(labels)
@@ -167,11 +140,6 @@ class LabelledVolumes(LightningDataModule):
             patch_size=patch_size,
         )
 
-    @property
-    def contract(self) -> DataContract:
-        """What a model is completed with."""
-        return self._require_open().contract
-
     def train_dataloader(self) -> PatchLoader:
         """Return a loader of training batches; see `medexp.keys` for what is in one."""
         return self._require_open().train_loader(
@@ -180,25 +148,6 @@ class LabelledVolumes(LightningDataModule):
             batch_size=self.batch_size,
             steps_per_epoch=self.steps_per_epoch,
         )
-
-    def val_dataloader(self) -> VolumeLoader:
-        """Return a loader of the fold's whole validation volumes."""
-        return self._require_open().val_loader()
-
-    def cases(self, source: str | Path) -> tuple[StoredCase, ...]:
-        """Return the cases to predict; see `Opened.cases`."""
-        return self._require_open().cases(source, self.cohort())
-
-    def volume(self, case: StoredCase) -> Float32[Tensor, "channel *spatial"]:
-        """Return a whole image as the network gets it; CT is normalized by the opened fold's training cases."""
-        return self._require_open().reader.volume(case)
-
-    def _require_open(self) -> Opened:
-        if self._opened is None:
-            raise ManifestError(
-                "expected an opened dataset, got one that was not: call open(<folder of stage=prepare>)"
-            )
-        return self._opened
 
     def _require_names(self, labels: Mapping[str, int]) -> None:
         for region, members in self.regions.items():
