@@ -161,7 +161,10 @@ def _is_of_scoring(key: str) -> bool:
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    """Return lists as tuples and mappings as sorted pairs, however deep; equal values stay equal."""
+    if isinstance(value, Mapping):
+        return tuple(sorted((str(key), _hashable(inner)) for key, inner in value.items()))
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _known_keys(by: Sequence[str], facts: Sequence[Facts]) -> list[str]:

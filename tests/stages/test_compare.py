@@ -12,6 +12,7 @@ from scipy import stats
 from medexp.composition import compose
 from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError, UnknownOptionError
 from medexp.io.tables import read_table
+from medexp.stages.compared_groups import differing_keys
 from tests.synthetic.comparisons import compared, evaluation
 
 A = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.95}
@@ -39,6 +40,13 @@ def row(result, name, **wanted):
 
 def numbers(found, *keys):
     return [float(found[key]) for key in keys]
+
+
+def test_keys_differ_by_their_values_however_deep():
+    one = {"model": {"rates": [{"lr": 0.1}, {"lr": 0.2}]}, "pairs": [{"image": "a"}], "fold": 0}
+    assert differing_keys([one, {**one, "pairs": [{"image": "a"}]}]) == []
+    assert differing_keys([one, {**one, "pairs": [{"image": "b"}]}]) == ["pairs"]
+    assert differing_keys([one, {**one, "model": {"rates": [{"lr": 0.1}]}}]) == ["model"]
 
 
 def test_means_over_folds_by_hand(two, tmp_path):
