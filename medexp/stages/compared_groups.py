@@ -164,7 +164,7 @@ def _hashable(value: Any) -> Any:
     """Return lists as tuples and mappings as sorted pairs, however deep; equal values stay equal."""
     if isinstance(value, Mapping):
         return tuple(sorted((str(key), _hashable(inner)) for key, inner in value.items()))
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 def _known_keys(by: Sequence[str], facts: Sequence[Facts]) -> list[str]:

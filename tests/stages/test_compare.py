@@ -45,7 +45,7 @@ def numbers(found, *keys):
 def test_keys_differ_by_their_values_however_deep():
     one = {"model": {"rates": [{"lr": 0.1}, {"lr": 0.2}]}, "pairs": [{"image": "a"}], "fold": 0}
     assert differing_keys([one, {**one, "pairs": [{"image": "a"}]}]) == []
-    assert differing_keys([one, {**one, "pairs": [{"image": "b"}]}]) == ["pairs"]
+    assert differing_keys([one, {**one, "pairs": ({"image": "b"},)}]) == ["pairs"]
     assert differing_keys([one, {**one, "model": {"rates": [{"lr": 0.1}]}}]) == ["model"]
 
 
