@@ -52,7 +52,7 @@ class ComparisonPanel:
 
 
 def comparison_figure(panels: Sequence[ComparisonPanel], *, note: str = "") -> "Figure":
-    """Draw one row of two panels per metric: scores at the left, paired differences at the right.
+    """Draw one row of two panels per metric: scores at the left, paired differences, if any, at the right.
 
     Args:
         panels: At least one.
@@ -62,10 +62,14 @@ def comparison_figure(panels: Sequence[ComparisonPanel], *, note: str = "") -> "
     heights = [_HEAD_IN + _ROW_IN * count for count in rows]
     with house_style():
         figure = new_figure(_WIDTH_IN, sum(heights) + (0.3 if note else 0.0))
-        grid = figure.subplots(len(panels), 2, squeeze=False, gridspec_kw={"height_ratios": heights, "hspace": 0.12})
-        for (left, right), panel in zip(grid, panels, strict=True):
-            _draw_methods(left, panel)
-            _draw_differences(right, panel)
+        columns = 2 if any(panel.differences for panel in panels) else 1
+        grid = figure.subplots(
+            len(panels), columns, squeeze=False, gridspec_kw={"height_ratios": heights, "hspace": 0.12}
+        )
+        for axes, panel in zip(grid, panels, strict=True):
+            _draw_methods(axes[0], panel)
+            if columns == 2:
+                _draw_differences(axes[1], panel)
         if note:
             figure.supxlabel(note, color=MUTED, fontsize=8.5, x=0.01, ha="left")
     return figure

@@ -12,7 +12,15 @@ from medexp.stages.compared_groups import grouped
 from medexp.stages.comparison import compared
 from medexp.stages.comparison_page import figure_of, page_of
 from medexp.stages.comparison_records import Comparison, Metric, Statistics
-from medexp.stages.comparison_tables import case_rows, group_rows, pair_rows, record_of, run_rows, text_lines
+from medexp.stages.comparison_tables import (
+    PAIR_COLUMNS,
+    case_rows,
+    group_rows,
+    pair_rows,
+    record_of,
+    run_rows,
+    text_lines,
+)
 from medexp.stages.context import Context, Result
 from medexp.types import Count, Index, PartialShare
 
@@ -36,6 +44,8 @@ def compare(
     context: Context,
 ) -> Result:
     """Compare the upstream runs `evaluated`; write CSV tables, comparison.json, comparison.png and compare.html.
+
+    Folds and seeds of one configuration are summed up: there is then no pair.
 
     Args:
         title: The page's heading.
@@ -72,7 +82,7 @@ def _write(context: Context, comparison: Comparison, title: str) -> dict[str, Pa
     folder = context.run.folder
     files = {name: folder / f"{name}.csv" for name in ("groups", "pairs", "runs", "cases", "missing")}
     write_table(files["groups"], group_rows(comparison))
-    write_table(files["pairs"], pair_rows(comparison))
+    write_table(files["pairs"], pair_rows(comparison), columns=PAIR_COLUMNS)
     write_table(files["runs"], run_rows(comparison))
     write_table(files["cases"], case_rows(comparison))
     missing = [{name: getattr(one, name) for name in MISSING_COLUMNS} for one in comparison.missing]

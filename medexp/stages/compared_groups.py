@@ -92,7 +92,7 @@ def grouped(runs: Sequence[Run], *, by: Sequence[str] | None, metrics: Sequence[
     ]
     members.sort(key=lambda member: (member.repetition, member.evaluation.run.folder.name))
     found = {name: [member for member in members if member.group == name] for name in sorted(set(names))}
-    if len(found) < 2:
+    if len(found) < 2 and (by is not None or len(members) < 2):
         raise ConfigurationError(_too_few(members, by))
     joined = [differing_keys([member.facts for member in one]) for one in found.values()]
     return Groups(found, keys, sorted({key for one in joined for key in one}), evaluations[0].settings)

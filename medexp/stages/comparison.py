@@ -196,6 +196,11 @@ def _ranked(metric: Metric, scores: Sequence[GroupScore], pairs: Sequence[PairSc
 def _unbalanced(groups: Groups) -> list[str]:
     """Return what a reader must know about folds and seeds that not every group has, and about mixed groups."""
     notes = []
+    if len(groups.members) == 1:
+        notes.append(
+            "There is one group, hence no difference: its evaluations differ in fold and seed at most. To compare, "
+            "evaluate another model or configuration, let compare.select choose more, or say compare.by=[seed]."
+        )
     if groups.joined:
         more = f" and {len(groups.joined) - _LISTED} more" if len(groups.joined) > _LISTED else ""
         notes.append(f"Evaluations of one group differ in {', '.join(groups.joined[:_LISTED])}{more}.")

@@ -60,9 +60,10 @@ def page_of(comparison: Comparison, figure: "Figure", title: str, context: Conte
     """Return the page; it needs no other file and no network."""
     groups = comparison.groups
     number = len(groups.all_members)
+    groups_text = f"{len(groups.members)} group{'s' if len(groups.members) > 1 else ''}"
     values = {
         "title": title,
-        "subtitle": f"{len(groups.members)} groups · {number} evaluations · {str(context.run.record['created'])[:10]}",
+        "subtitle": f"{groups_text} · {number} evaluations · {str(context.run.record['created'])[:10]}",
         "percent": f"{100 * comparison.statistics.confidence:g} %",
         "notes": notes_of(comparison),
         "figure": Markup(inline_svg(figure, name="comparison", description="Scores and paired differences")),

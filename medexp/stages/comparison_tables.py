@@ -17,6 +17,10 @@ VALIDATION_NOTE = (
 )
 _UNKNOWN_NOTE = "unknown: the predictions come from elsewhere, and how they were chosen is not recorded"
 _NAMED = 12
+PAIR_COLUMNS = (
+    "metric", "first", "second", "n_cases", "n_patients", "n_ties", "mean_difference", "ci_low", "ci_high",
+    "median_difference", "p_wilcoxon", "p_holm", "rank_biserial", "cohen_dz", "better", "chosen_on_validation_fold",
+)  # fmt: skip
 
 
 def group_rows(comparison: Comparison) -> list[Row]:
@@ -179,10 +183,14 @@ def text_lines(comparison: Comparison) -> list[str]:
             [_group_cells(comparison, score) for score in one.groups],
             left={1},
         )  # fmt: skip
-        lines += aligned(
-            ["first - second", "difference", percent, "cases", "p", "p (Holm)", "rank-biserial", "d_z", "better"],
-            [_pair_cells(comparison, pair) for pair in one.pairs],
-            left={0, 8},
+        lines += (
+            []
+            if not one.pairs
+            else aligned(
+                ["first - second", "difference", percent, "cases", "p", "p (Holm)", "rank-biserial", "d_z", "better"],
+                [_pair_cells(comparison, pair) for pair in one.pairs],
+                left={0, 8},
+            )
         )
     lines += [f"{MARK if note.startswith('validation') else '!'} {note}" for note in notes_of(comparison)]
     return lines

@@ -13,6 +13,7 @@ from medexp.composition import compose
 from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError, UnknownOptionError
 from medexp.io.tables import read_table
 from medexp.stages.compared_groups import differing_keys
+from medexp.stages.comparison_tables import PAIR_COLUMNS
 from tests.synthetic.comparisons import compared, evaluation
 
 A = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.95}
@@ -323,11 +324,36 @@ def refused(tmp_path, runs, error, **changes):
     return str(caught.value)
 
 
-def test_one_group_is_refused_with_what_to_do(tmp_path):
+def test_folds_of_one_configuration_are_summed_up_without_pairs(tmp_path):
+    lower = {case: value - 0.1 for case, value in B.items()}
+    runs = [evaluation(tmp_path, {f"{case}{fold}": value for case, value in scores.items()}, fold=fold)
+            for fold, scores in enumerate((A, lower))]  # fmt: skip
+    run, result = compared(tmp_path, runs)
+    found = row(result, "groups", group="unet3d")
+    means = [np.mean(list(scores.values())) for scores in (A, lower)]
+    assert numbers(found, "mean_over_runs", "sd_over_runs", "n_cases") == pytest.approx(
+        [np.mean(means), np.std(means, ddof=1), 8]
+    )
+    assert table(result, "pairs") == []
+    assert result.outputs["pairs"].read_text().strip() == ",".join(PAIR_COLUMNS)
+    assert any("There is one group, hence no difference" in line for line in result.lines)
+    assert not any("first - second" in line for line in result.lines)
+    page = (run.folder / "compare.html").read_text()
+    assert "There is one group" in page
+    assert "Paired" not in page.partition("<body")[2]
+
+
+def test_one_evaluation_and_a_key_that_makes_one_group_are_refused_with_what_to_do(tmp_path):
     runs = [evaluation(tmp_path, A, fold=fold) for fold in (0, 1)]
-    message = refused(tmp_path, runs, ConfigurationError)
+    message = refused(tmp_path, runs, ConfigurationError, by=["model"])
     assert "expected at least two groups, got one, 'unet3d', of 2 evaluations (fold 0 seed 0, fold 1 seed 0)" in message
     assert "compare.by=[seed]" in message
+    assert "of 1 evaluation (" in refused(tmp_path, runs[:1], ConfigurationError)
+
+
+def test_the_columns_of_pairs_are_the_same_with_and_without_any(two, tmp_path):
+    _, result = compared(tmp_path, two)
+    assert tuple(table(result, "pairs")[0]) == PAIR_COLUMNS
 
 
 def test_no_common_cases_are_refused_with_what_to_do(tmp_path):
