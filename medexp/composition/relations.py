@@ -34,6 +34,7 @@ def require_relations(config: DictConfig) -> None:
     require_folds_exist(config)
     _require_predicted_stage(config)
     _require_packages(config)
+    _require_no_fetching(config)
     for key, words in _FOLDERS.items():
         _require_folder(config, key, words)
 
@@ -83,6 +84,16 @@ def _require_predicted_stage(config: DictConfig) -> None:
     raise ConfigurationError(
         f"predict.stage: expected null or a stage of the model's curriculum ({names}), got {stage}"
     )
+
+
+def _require_no_fetching(config: DictConfig) -> None:
+    """Refuse weights that a network's own library would fetch, past every check of what they are."""
+    wanted = _selected(config, "model.network.encoder_weights")
+    if wanted is not None:
+        message = (
+            f"model.network.encoder_weights: expected null, got {wanted!r}: the library would fetch them unchecked"
+        )
+        raise ConfigurationError(f"{message}; name a file or hub id by model.weights, with model.weights_sha256")
 
 
 def _require_packages(config: DictConfig) -> None:

@@ -34,7 +34,11 @@ def read_corrections(folder: Path) -> dict[str, Correction]:
     """
     if not folder.is_dir():
         raise CohortError(f"{folder}: expected a folder of corrected masks, found none")
-    masks = {path.stem.removesuffix(SUFFIX): path for path in sorted(folder.iterdir()) if _is_mask(path)}
+    masks: dict[str, Path] = {}
+    for path in sorted(filter(_is_mask, folder.iterdir())):
+        first = masks.setdefault(path.stem.removesuffix(SUFFIX), path)
+        if first != path:
+            raise CohortError(f"{folder}: expected one mask per image, got {first.name} and {path.name}; remove one")
     records = _records(folder / RECORD)
     wrong = [f"{name}: is missing" for name in records if name not in masks]
     for name, record in records.items():

@@ -7,7 +7,7 @@ from medexp.errors import LeakageError
 
 _LISTED = 20  # pairs in one message
 
-_REMEDY = "Correct dataset.patient_pattern or the split file, or remove the duplicates."
+_REMEDY = "Correct dataset.patient_pattern (of images: group_pattern) or the split file, or remove the duplicates."
 
 VoxelHashes = Mapping[str, Collection[str]]  # case -> a hash of each of its channels
 

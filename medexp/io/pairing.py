@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from medexp.errors import CohortError, ConfigurationError, IncompletePredictionsError
 
@@ -96,8 +97,11 @@ def paired(predictions: Mapping[str, Path], references: Mapping[str, Path], *, w
 
 
 def case_of(name: str) -> tuple[str, bool]:
-    """Return the case that a file's name tells, and whether the name says that it is a label map."""
-    stem = _stem(name)
+    """Return the case that a file's name tells, and whether the name says that it is a label map.
+
+    What is escaped in names of predictions (`%20`) stands for what it was: both names are the same case.
+    """
+    stem = unquote(_stem(name))
     case = _SUFFIX.sub("", stem)
     return (case, True) if case and case != stem else (stem, False)
 
@@ -137,11 +141,11 @@ def _belongs_to(stem: str, case: str) -> bool:
 
 
 def _is_volume(name: str) -> bool:
-    return name.endswith(_EXTENSIONS) and not name.startswith(".")
+    return name.lower().endswith(_EXTENSIONS) and not name.startswith(".")
 
 
 def _stem(name: str) -> str:
-    return next(name.removesuffix(extension) for extension in _EXTENSIONS if name.endswith(extension))
+    return next(name[: -len(extension)] for extension in _EXTENSIONS if name.lower().endswith(extension))
 
 
 def _listed(lines: Iterable[str]) -> str:

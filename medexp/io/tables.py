@@ -29,13 +29,19 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """Return the rows of a table as text.
 
     Raises:
-        ManifestError: The file cannot be read.
+        ManifestError: The file cannot be read, or a row has more cells than the header line.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            return [dict(row) for row in csv.DictReader(stream)]
+        with path.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets write a mark in front
+            rows = list(csv.DictReader(stream, restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: expected a table, got '{error}'; run its stage again") from error
+        message = f"{path}: expected a table, got '{error}'"
+        raise ManifestError(f"{message}; write it anew, or run the stage that made it again") from error
+    for number, row in enumerate(rows, start=2):
+        if None in row:
+            message = f"{path}: line {number}: expected {len(row) - 1} cells as in the header"
+            raise ManifestError(f"{message}, got {len(row) - 1 + len(row[None])}; correct the row")
+    return rows
 
 
 def number(cell: str | None) -> float:

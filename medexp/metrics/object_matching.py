@@ -127,7 +127,7 @@ def match_objects(found: Overlaps, threshold: float) -> ObjectMatches:
         ConfigurationError: The threshold is not above 0 and at most 1.
     """
     if not 0.0 < threshold <= 1.0:
-        raise ConfigurationError(f"evaluate.object_iou: expected more than 0 and at most 1, got {threshold}")
+        raise ConfigurationError(f"evaluate.objects.iou: expected more than 0 and at most 1, got {threshold}")
     near = found.iou >= threshold
     predicted, reference, iou = found.predicted[near], found.reference[near], found.iou[near]
     chosen = _assignment(predicted, reference, iou) if iou.size else np.zeros(0, bool)

@@ -304,7 +304,11 @@ def _build(
     if deep_supervision and "deep_supervision" not in asked:
         raise ConfigurationError("model.deep_supervision: expected false, got true: the network has one output only")
     given = network.keywords if isinstance(network, partial) else {}
-    return network(**{name: value for name, value in offered.items() if name in asked and name not in given})
+    try:
+        return network(**{name: value for name, value in offered.items() if name in asked and name not in given})
+    except (KeyError, TypeError, ValueError) as error:
+        text = error.args[0] if error.args else type(error).__name__  # of a KeyError, str() would be quoted
+        raise ConfigurationError(f"model.network: expected arguments that the network takes, got: {text}") from error
 
 
 def _thin_out(label: Integer[Tensor, "batch *full"], size: Sequence[int]) -> Integer[Tensor, "batch *small"]:

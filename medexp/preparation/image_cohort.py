@@ -197,6 +197,9 @@ def _split(settings: ImageCohortSettings, train: Sequence[Outcome]) -> tuple[lis
         )
         return [{"train": sides["train"], "val": sides["val"]}], set(sides["test"])
     num_folds = len(set(group_of.values())) if settings.split == "leave_one_out" else settings.num_folds
+    if settings.split == "leave_one_out" and num_folds == 1:
+        message = "dataset.split=leave_one_out: expected two images or more, got one group"
+        raise ConfigurationError(f"{message}; add images, or let dataset.group_pattern keep fewer together")
     if num_folds is None:
         raise ConfigurationError("dataset.num_folds: expected a number with dataset.split=folds, got null")
     return make_splits(group_of, num_folds=num_folds, seed=settings.split_seed), set()

@@ -3,7 +3,8 @@
 import fnmatch
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ def find_cases(
         corrections: Folders of corrected masks `<image's name>_mask.tif`, which replace others; the last one counts.
 
     Raises:
-        CohortError: A root is no folder, a path leaves its root, or a pattern in `exclude` fits no image.
+        CohortError: A root is no folder, a path leaves its root, two files differ in their ending only, or a pattern
+            in `exclude` or `confirmed_empty` fits no image.
         ConfigurationError: A pattern or a name is wrong.
         ManifestError: The manifest lacks columns.
     """
@@ -114,6 +116,7 @@ def find_cases(
     places = require_folders(roots)
     rules = [Pairing.of(record, number) for number, record in enumerate(pairs)]
     found = list(_of_manifest(Path(manifest), places) if manifest is not None else _of_folders(places, rules))
+    _require_fitting(found, exclude=exclude, confirmed_empty=confirmed_empty)
     kept = _without(found, exclude)
     corrected = _corrections(corrections)
     cases = [_case(one, names[0], matcher, confirmed_empty, corrected) for one in kept]
@@ -124,7 +127,23 @@ def find_cases(
 def find_images(folder: Path) -> dict[str, Path]:
     """Return the TIFF files at the top of a folder by name without ending; masks and predictions do not count."""
     files = (path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.name[0] != ".")
-    return {path.stem: path for path in sorted(files) if not _MASK_NAME.search(path.stem)}
+    return _unique((path.stem, path) for path in sorted(files) if not _MASK_NAME.search(path.stem))
+
+
+def _unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Return files by name; two that differ in their ending only would stand for one image.
+
+    Raises:
+        CohortError: There are such files; all are listed.
+    """
+    found: defaultdict[str, list[Path]] = defaultdict(list)
+    for name, path in named:
+        found[name].append(path)
+    twice = [f"{name}: {', '.join(str(path) for path in paths)}" for name, paths in found.items() if len(paths) > 1]
+    if twice:
+        listing = "".join(f"\n  {line}" for line in twice)
+        raise CohortError(f"expected one TIFF file per name, got names with several:{listing}\nKeep one of each.")
+    return {name: paths[0] for name, paths in found.items()}
 
 
 def group_matcher(pattern: str) -> re.Pattern[str]:
@@ -159,7 +178,7 @@ class _Found:
 
 def _of_folders(roots: Sequence[Path], rules: Sequence[Pairing]) -> Iterator[_Found]:
     for root in roots:
-        files = dict(_files(root))
+        files = _unique(_files(root))
         matched = list(_matched(root, files, rules))
         if not matched:
             matched = [_Found(name, name, path, None, "test", None, {}) for name, path in find_images(root).items()]
@@ -194,8 +213,13 @@ def _of_manifest(path: Path, roots: Sequence[Path]) -> Iterator[_Found]:
     missing = [name for name in _REQUIRED if rows and name not in rows[0]]
     if missing or not rows:
         found = f"no {', '.join(missing)}" if rows else "no rows"
+        if rows and any(";" in name for name in rows[0]):
+            found += "; its columns are separated by semicolons, expected commas"
         raise ManifestError(f"{path}: expected the columns {', '.join(_REQUIRED)}, got {found}; complete the table")
-    for row in rows:
+    for line, row in enumerate(rows, start=2):
+        empty = [name for name in ("basename", "image_path") if not row[name].strip()]
+        if empty:
+            raise ManifestError(f"{path}: line {line}: expected {' and '.join(empty)}, got nothing; complete the row")
         role = row.get("role") or "train"
         if role not in _ROLES:
             raise ManifestError(f"{path}: {row['basename']}: expected the role train or test, got '{role}'")
@@ -230,11 +254,15 @@ def _outside(root: Path, written: Path, key: str) -> str | None:
     return f"{key}: expected paths below the data root {root}, got {written}, which leads out of it"
 
 
+def _require_fitting(found: Sequence[_Found], **patterns: Sequence[str]) -> None:
+    for key, listed in patterns.items():
+        for pattern in listed:
+            if found and not any(fnmatch.fnmatchcase(one.name, pattern) for one in found):
+                message = f"dataset.find_cases.{key}: expected names of images, got '{pattern}', which fits none of"
+                raise CohortError(f"{message} {len(found)}, for example {found[0].name}")
+
+
 def _without(found: Sequence[_Found], exclude: Sequence[str]) -> list[_Found]:
-    for pattern in exclude:
-        if found and not any(fnmatch.fnmatchcase(one.name, pattern) for one in found):
-            message = f"dataset.find_cases.exclude: expected names of images, got '{pattern}', which fits none of"
-            raise CohortError(f"{message} {len(found)}, for example {found[0].name}")
     return [one for one in found if not _fits(one.name, exclude)]
 
 

@@ -47,6 +47,9 @@ def make_splits(patient_of: Mapping[str, str], *, num_folds: int, seed: int) -> 
     ]
 
 
+PATTERN_KEYS = "dataset.patient_pattern; of images dataset.group_pattern"
+
+
 def require_folds(num_folds: int, num_patients: int) -> None:
     """Refuse a number of folds that the patients cannot fill.
 
@@ -55,7 +58,7 @@ def require_folds(num_folds: int, num_patients: int) -> None:
     """
     if not 2 <= num_folds <= num_patients:
         message = f"dataset.num_folds: expected at least 2 and at most {num_patients}, the number of patients"
-        raise ConfigurationError(f"{message}, got {num_folds}; folds are cut by patient (dataset.patient_pattern)")
+        raise ConfigurationError(f"{message}, got {num_folds}; folds are cut by patient ({PATTERN_KEYS})")
 
 
 def _draw(seed: int, patient: str) -> str:

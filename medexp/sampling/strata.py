@@ -81,7 +81,8 @@ def _require_filled(sides: Mapping[str, Sequence[str]], wanted: Mapping[str, int
     if empty or (wanted["test"] and not sides["test"]):
         message = "dataset.holdout_shares: expected groups for training, validation and what else has a share"
         raise ConfigurationError(
-            f"{message}, but {num_groups} groups do not fill them; use dataset.split=leave_one_out"
+            f"{message}, but {num_groups} groups do not fill them; add images, let dataset.group_pattern keep "
+            "fewer together, or use dataset.split=leave_one_out"
         )
 
 

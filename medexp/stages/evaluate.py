@@ -261,8 +261,8 @@ def _result(
         scores |= {key: columns[key].mean for key in (f"{score}/{name}" for name in structures) if key in columns}
     lines = [
         *score_lines(columns, structures, nsd_mm=nsd_mm, num_cases=num_cases),
-        f"mean foreground Dice {overall.mean:.4f} [{overall.low:.4f}, {overall.high:.4f}] over {num_cases} cases; "
-        "in brackets the cases that a mean stands on",
+        f"mean foreground Dice {overall.mean:.4f} [{overall.low:.4f}, {overall.high:.4f}] over {overall.num_cases} "
+        "cases; in brackets the cases that a mean stands on",
     ]
     if overall.labels_without_value:
         lines.append(f"in no case at all: {', '.join(overall.labels_without_value)} (left out of the mean)")

@@ -35,6 +35,7 @@ def view(
     images: str | Path | None,
     flags: str | Path | None,
     corrected: str | Path | None,
+    keep_unchanged: bool,
     reviewer: str | None,
     interval_s: Positive,
     alpha: Share,
@@ -56,6 +57,7 @@ def view(
         images: The folder of their images; only with `masks`.
         flags: A flags.csv: only flagged images are shown or exported; None: all.
         corrected: The folder of corrected masks; only for "import".
+        keep_unchanged: Import masks that are still as predicted, too.
         reviewer: Who looks; None: who is logged in.
         interval_s: How long a slide stays.
         alpha: Opacity of the masks.
@@ -84,7 +86,7 @@ def view(
         )
         return Result(outputs={"export": record}, lines=lines)
     if action == "import":
-        return _imported(Path(corrected or ""), folder, slides, origin)
+        return _imported(Path(corrected or ""), folder, slides, origin, keep_unchanged=keep_unchanged)
     if action == "video":
         films: dict[str, Path] = {name: folder / f"review.{name}" for name in dict.fromkeys(formats)}
         for path in films.values():
@@ -167,16 +169,25 @@ def _reviewed(
     return Result(outputs={"flags": path}, scores={"flagged_share": share}, lines=(line,))
 
 
-def _imported(corrected: Path, folder: Path, slides: Sequence[Slide], origin: Origin) -> Result:
-    record = import_corrections(corrected, folder / "corrections", slides, origin)
+def _imported(
+    corrected: Path, folder: Path, slides: Sequence[Slide], origin: Origin, *, keep_unchanged: bool
+) -> Result:
+    record, left_out = import_corrections(
+        corrected, folder / "corrections", slides, origin, keep_unchanged=keep_unchanged
+    )
     entries = read_json(record)["masks"]
     masks = {f"mask/{entry['name']}": record.parent / f"{entry['name']}_mask.tif" for entry in entries}
     changed = sum(entry["changed_pixels"] != 0 for entry in entries)
-    lines = (
-        f"{len(entries)} corrected masks, {changed} of them differ from the prediction: {record.parent}",
-        f"train with them: 'dataset.find_cases.corrections=[{record.parent}]' stage=prepare, and so on",
-    )
-    return Result(outputs={"corrections": record, **masks}, lines=lines)
+    lines = [f"{len(entries)} corrected masks, {changed} of them differ from the prediction: {record.parent}"]
+    if left_out:
+        names = ", ".join(left_out)
+        lines.append(f"left out, because nobody changed them (view.keep_unchanged=true keeps them): {names}")
+    lines += [
+        f"train with them: 'dataset.find_cases.corrections=[{record.parent}]' stage=prepare,1,...; or go on from "
+        "weights that were trained without them: the same with stage=2 and",
+        "  'upstream.overrides=[\"dataset.find_cases.corrections=[]\"]'",
+    ]
+    return Result(outputs={"corrections": record, **masks}, lines=tuple(lines))
 
 
 def _login() -> str:

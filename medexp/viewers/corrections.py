@@ -51,17 +51,21 @@ def export_for_correction(folder: Path, slides: Sequence[Slide], origin: Origin)
     return record
 
 
-def import_corrections(corrected: Path, folder: Path, slides: Sequence[Slide], origin: Origin) -> Path:
-    """Check corrected masks and store them with their record, corrections.json, which is returned.
+def import_corrections(
+    corrected: Path, folder: Path, slides: Sequence[Slide], origin: Origin, *, keep_unchanged: bool
+) -> tuple[Path, list[str]]:
+    """Check corrected masks and store them; return their record, corrections.json, and whose masks are left out.
 
     Args:
         corrected: A folder of `<name>_mask.tif`, as export wrote them; other files than TIFF are not looked at.
         folder: Where the checked masks go; it must not exist or hold an earlier import.
         slides: What may be corrected: names, images and the masks that were predicted.
         origin: Who corrected, and which run made the masks.
+        keep_unchanged: Store masks that are still as predicted, too: somebody has looked and found them right.
+            Otherwise they would replace references by predictions that nobody may have looked at.
 
     Raises:
-        CohortError: Masks cannot be used; all of them are listed, and nothing is stored.
+        CohortError: Masks cannot be used, or none was changed; all of them are listed, and nothing is stored.
         StorageError: A file cannot be written.
     """
     known = {slide.name: slide for slide in slides}
@@ -74,12 +78,25 @@ def import_corrections(corrected: Path, folder: Path, slides: Sequence[Slide], o
             problems.append(str(error))
     if problems or not files:
         raise CohortError(_refusal(corrected, problems, len(files)))
-    entries = [_store(folder, known[stem.removesuffix(SUFFIX)], files[stem][0], mask) for stem, mask in checked.items()]
+    unchanged = [stem for stem, mask in checked.items() if _is_unchanged(known[stem.removesuffix(SUFFIX)], mask)]
+    left_out = [] if keep_unchanged else unchanged
+    if len(left_out) == len(checked):
+        message = f"{corrected}: expected corrected masks, got {len(checked)} that are as they were predicted"
+        raise CohortError(f"{message}; correct some, or say that they are right: view.keep_unchanged=true")
+    entries = [
+        _store(folder, known[stem.removesuffix(SUFFIX)], files[stem][0], mask)
+        for stem, mask in checked.items()
+        if stem not in left_out
+    ]
     now = _now()
     told = [{**entry, **asdict(origin), "imported_at": now} for entry in entries]
     record = folder / RECORD
     write_json(record, {"format": FORMAT, **asdict(origin), "imported_at": now, "masks": told})
-    return record
+    return record, [stem.removesuffix(SUFFIX) for stem in left_out]
+
+
+def _is_unchanged(slide: Slide, mask: UInt8[np.ndarray, "row column"]) -> bool:
+    return np.array_equal(read_mask(slide.mask).array, mask)
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:

@@ -1,6 +1,9 @@
 """Keys that no type can judge alone: folds, stages and folders that must be there."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +65,21 @@ def test_a_folder_that_is_there_passes(tmp_path):
 def test_one_job_of_a_sweep_with_a_fold_too_many_refuses_the_sweep(line):
     with pytest.raises(ConfigurationError, match="fold: expected 0 to"):
         checked(line, multirun=True)
+
+
+def test_weights_that_a_library_would_fetch_are_refused():
+    line = ["dataset=spheroids", "model=spheroid_unet", "stage=1", "model.network.encoder_weights=imagenet"]
+    with pytest.raises(ConfigurationError, match=r"encoder_weights: expected null.*model\.weights"):
+        compose(line)
+
+
+def test_the_documented_line_of_corrected_masks_composes():
+    page = (Path(__file__).parents[2] / "docs" / "applications" / "spheroids.md").read_text()
+    [line] = re.findall(r"python -m medexp\.run (.*stage=2.*\\\n.*)", page)
+    words = [
+        word
+        for word in shlex.split(line.replace("\\\n", " ").replace("<corrected>", "/corrected"))
+        if not word.startswith("dataset.roots=")
+    ]
+    config = compose(words)
+    assert config.upstream.overrides == ["dataset.find_cases.corrections=[]"]

@@ -23,6 +23,7 @@ def test_every_name_variation_is_the_same_case(tmp_path, suffix, extension):
 
 def test_a_suffix_alone_is_a_name():
     assert case_of("_seg.nii.gz") == ("_seg", False)
+    assert case_of("we%20ird%20%282%29.x_pred_mask.tif") == case_of("we ird (2).x_mask.TIF") == ("we ird (2).x", True)
 
 
 def test_raw_case_folders_give_their_label_maps_only(tmp_path):

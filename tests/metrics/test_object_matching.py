@@ -133,5 +133,5 @@ def test_other_shapes_are_refused():
 
 @pytest.mark.parametrize("threshold", [0.0, -0.5, 1.01])
 def test_impossible_thresholds_are_refused(threshold):
-    with pytest.raises(ConfigurationError, match="evaluate.object_iou"):
+    with pytest.raises(ConfigurationError, match=r"evaluate\.objects\.iou"):
         match_objects(overlaps(strips(), strips()), threshold)

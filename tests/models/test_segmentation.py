@@ -179,6 +179,14 @@ def test_flips_change_the_probabilities_but_not_their_kind():
     assert torch.allclose(flipped.sum(0), torch.ones(16, 16, 16), atol=1e-5)
 
 
+def test_arguments_that_the_network_does_not_take_are_a_wrong_configuration():
+    def network(in_channels, encoder_name):
+        raise KeyError(f"Wrong encoder name `{encoder_name}`, supported encoders: ['resnet18']")
+
+    with pytest.raises(ConfigurationError, match=r"model\.network: .*Wrong encoder name `resnet17`, supported"):
+        build(network=partial(network, encoder_name="resnet17"), deep_supervision=False)
+
+
 def test_saved_and_loaded_model_gives_identical_output(tmp_path):
     model = build(phase="stage_1")
     built = fit(model, [batch()])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medexp.errors import CohortError, ConfigurationError, ManifestError
-from medexp.preparation.paired_images import find_cases
+from medexp.preparation.paired_images import find_cases, find_images
 from medexp.runs.files import sha256_of, write_json
 from tests.synthetic.wells import disks, write_image, write_mask
 
@@ -104,6 +104,34 @@ def test_duplicate_basenames_are_problems_of_both(root, tmp_path):
     assert all("found 2 times" in case.problems[0] and "other" in case.problems[0] for case in twice)
 
 
+@pytest.mark.parametrize("twin", ["images/dECM_1_1.tiff", "masks/dECM_1_1_mask.TIF"])
+def test_two_files_that_differ_in_their_ending_only_are_refused(root, twin):
+    write_image(root / twin, MASK, seed=5)
+    with pytest.raises(CohortError, match=r"expected one TIFF file per name") as caught:
+        find(root)
+    assert str(root / twin) in str(caught.value)
+
+
+def test_two_images_to_predict_that_differ_in_their_ending_only_are_refused(tmp_path):
+    for name in ("a.tif", "a.tiff", "b.tif"):
+        write_image(tmp_path / name, MASK)
+    with pytest.raises(CohortError, match=r"a: .*a\.tif, .*a\.tiff"):
+        find_images(tmp_path)
+
+
+def test_two_corrected_masks_that_differ_in_their_ending_only_are_refused(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corrected")
+    for name in ("dECM_1_1_mask.tif", "dECM_1_1_mask.tiff"):
+        write_mask(folder / name, MASK)
+    with pytest.raises(CohortError, match=r"one mask per image, got dECM_1_1_mask\.tif and dECM_1_1_mask\.tiff"):
+        find(root, corrections=[folder])
+
+
+def test_a_pattern_of_empty_images_that_fits_nothing_is_an_error(root):
+    with pytest.raises(CohortError, match="confirmed_empty: expected names of images, got 'dECN"):
+        find(root, confirmed_empty=["dECN_*"])
+
+
 def test_a_mask_outside_of_the_root_is_refused(root):
     cases = find(root / "images", pairs=({"image": r"(?P<base>[^/]+)", "mask": "../masks/{base}_mask"},))
     assert all(case.label is None and "leads out of it" in case.problems[0] for case in cases)
@@ -143,6 +171,31 @@ def test_a_manifest_with_a_missing_file_or_column_says_so(root):
         find(root, manifest=write_manifest(root / "all.csv", {"basename": "a", "mask_path": "b"}))
     with pytest.raises(ManifestError, match="expected the role train or test, got 'tset'"):
         find(root, manifest=write_manifest(root / "all.csv", row(role="tset")))
+
+
+HEADER = "basename,image_path,mask_path,empty_confirmed"
+CELLS = "dECM_1_1,images/dECM_1_1.tif"
+
+
+def test_a_manifest_of_a_spreadsheet_is_read(root):
+    (root / "all.csv").write_text(f"{HEADER}\r\n{CELLS}\r\n", encoding="utf-8-sig")  # with a mark, cells left out
+    [case] = find(root, manifest=root / "all.csv")
+    assert (case.case, case.label, case.notes) == ("dECM_1_1", None, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{HEADER}\n{CELLS},,,more\n", "line 2: expected 4 cells as in the header, got 5"),
+        (f"{HEADER}\n{CELLS}\n ,images/a.tif\n", "line 3: expected basename, got nothing"),
+        (f"{HEADER}\ndECM_1_1\n", "line 2: expected image_path, got nothing"),
+        (f"{HEADER}\n{CELLS}\n".replace(",", ";"), "separated by semicolons"),
+    ],
+)
+def test_rows_of_a_manifest_that_cannot_be_used_are_named(root, text, message):
+    (root / "all.csv").write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        find(root, manifest=root / "all.csv")
 
 
 def test_corrected_masks_replace_others_and_the_manifest_remembers(root, tmp_path):

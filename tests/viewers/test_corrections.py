@@ -48,7 +48,8 @@ def test_what_goes_out_is_images_with_masks_of_0_and_255(tmp_path, reviewed):
 
 def test_what_comes_back_is_stored_with_who_when_from_which_run_and_digests(tmp_path, reviewed):
     folder = returned(tmp_path, reviewed, A_1=CORRECTED)
-    record = import_corrections(folder, tmp_path / "store", reviewed, ORIGIN)
+    record, left_out = import_corrections(folder, tmp_path / "store", reviewed, ORIGIN, keep_unchanged=True)
+    assert left_out == []
     entries = {entry["name"]: entry for entry in json.loads(record.read_text())["masks"]}
     entry = entries["A_1"]
     assert entry["changed_pixels"] == np.count_nonzero(PREDICTED["A_1"] != CORRECTED)
@@ -72,7 +73,7 @@ def test_every_bad_mask_is_named_and_nothing_is_stored(tmp_path, reviewed):
     write_mask(folder / "A_1.tif", CORRECTED)
     (folder / "torn_mask.tif").write_bytes(b"II*\0")
     with pytest.raises(CohortError) as caught:
-        import_corrections(folder, tmp_path / "store", reviewed, ORIGIN)
+        import_corrections(folder, tmp_path / "store", reviewed, ORIGIN, keep_unchanged=False)
     message = str(caught.value)
     assert "expected 5 corrected masks that can be used, 5 cannot" in message
     assert f"a gray mask of {SHAPE[0]} x {SHAPE[1]} pixels as its image, got {SHAPE[0] - 1} x {SHAPE[1]}" in message
@@ -86,7 +87,7 @@ def test_two_masks_of_one_image_are_refused(tmp_path, reviewed):
     for place in ("ada", "bob"):
         write_mask(tmp_path / "back" / place / "A_1_mask.tif", CORRECTED)
     with pytest.raises(CohortError, match=r"expected one corrected mask of an image, got 2: .*ada.*bob"):
-        import_corrections(tmp_path / "back", tmp_path / "store", reviewed, ORIGIN)
+        import_corrections(tmp_path / "back", tmp_path / "store", reviewed, ORIGIN, keep_unchanged=False)
 
 
 @pytest.mark.parametrize("is_there", [False, True])
@@ -94,7 +95,18 @@ def test_a_folder_without_masks_is_refused(tmp_path, reviewed, is_there):
     if is_there:
         (tmp_path / "back").mkdir()
     with pytest.raises(CohortError, match=r"view\.corrected: expected .*found none"):
-        import_corrections(tmp_path / "back", tmp_path / "store", reviewed, ORIGIN)
+        import_corrections(tmp_path / "back", tmp_path / "store", reviewed, ORIGIN, keep_unchanged=False)
+
+
+def test_a_mask_that_nobody_changed_replaces_nothing(tmp_path, reviewed):
+    folder = returned(tmp_path, reviewed, A_1=CORRECTED)
+    record, left_out = import_corrections(folder, tmp_path / "store", reviewed, ORIGIN, keep_unchanged=False)
+    assert left_out == ["B (2)"]
+    assert [entry["name"] for entry in json.loads(record.read_text())["masks"]] == ["A_1"]
+    assert set(read_corrections(tmp_path / "store")) == {"A_1"}
+    untouched = returned(tmp_path / "again", reviewed)
+    with pytest.raises(CohortError, match=r"as they were predicted.*view\.keep_unchanged=true"):
+        import_corrections(untouched, tmp_path / "other", reviewed, ORIGIN, keep_unchanged=False)
 
 
 def test_one_bit_masks_are_masks(tmp_path, reviewed):
@@ -102,5 +114,5 @@ def test_one_bit_masks_are_masks(tmp_path, reviewed):
 
     (tmp_path / "back").mkdir()
     tifffile.imwrite(tmp_path / "back" / "A_1_mask.tif", CORRECTED == 0, photometric="miniswhite")
-    import_corrections(tmp_path / "back", tmp_path / "store", reviewed, ORIGIN)
+    import_corrections(tmp_path / "back", tmp_path / "store", reviewed, ORIGIN, keep_unchanged=False)
     np.testing.assert_array_equal(read_mask(tmp_path / "store" / "A_1_mask.tif").array, CORRECTED)
