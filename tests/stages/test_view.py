@@ -19,6 +19,7 @@ SETTINGS = {
     "images": None,
     "flags": None,
     "corrected": None,
+    "keep_unchanged": False,
     "reviewer": "ada",
     "interval_s": 1.0,
     "alpha": 0.5,
@@ -80,7 +81,10 @@ def test_a_film_needs_no_screen(tmp_path, source):
 def test_masks_go_out_and_come_back_with_their_history(tmp_path, source):
     out = viewed(tmp_path, source, action="export").folder / "export"
     write_mask(out / "masks" / "A_mask.tif", disks((30, 30, 14)))
-    run = viewed(tmp_path, source, letter="6", action="import", corrected=out)
+    alone = viewed(tmp_path, source, letter="7", action="import", corrected=out)
+    assert [one["name"] for one in json.loads(alone.output("corrections").path.read_text())["masks"]] == ["A"]
+    assert alone.result["lines"][1].endswith("(view.keep_unchanged=true keeps them): B")
+    run = viewed(tmp_path, source, letter="6", action="import", corrected=out, keep_unchanged=True)
     [first, second] = json.loads(run.output("corrections").verified().read_text())["masks"]
     assert (first["name"], first["from_run"], first["reviewer"]) == ("A", source.identity, "ada")
     assert (first["changed_pixels"] > 0, second["changed_pixels"]) == (True, 0)
