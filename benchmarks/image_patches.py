@@ -153,10 +153,9 @@ def epoch_memory_mib(images: int) -> float:
     """Return the anonymous memory that an epoch of training patches adds; what is mapped can be dropped."""
     with tempfile.TemporaryDirectory() as name:
         data = prepared(Path(name), images)
+        before = anonymous_mib()
         data.open(Path(name) / "run", fold=0, num_workers=0)
         batches = iter(data.train_dataloader())
-        next(batches)
-        before = anonymous_mib()
         for _ in range(images * 20 // BATCH):
             next(batches)
         return anonymous_mib() - before
