@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 SHAPE, PATCH, BATCH = (1440, 1920), 256, 4
+SMALL_SHAPE = (720, 960)
 SECONDS = 6.0
 
 
@@ -49,17 +50,17 @@ class OpensEveryTime(Dataset):
         return image[window].astype(np.float32) / 255.0, (mask[window] > 0).astype(np.uint8)
 
 
-def prepared(folder: Path, images: int):
+def dataset(folder: Path, shape: tuple[int, int] = SHAPE):
     from medexp.datasets.labelled_images import LabelledImages
     from medexp.preparation.mock_spheroids import write_mock
     from medexp.preparation.paired_images import find_cases
     from medexp.transforms.augmentation import Augmentation
 
     pairs = ({"image": r"images/(?P<base>[^/]+)", "mask": "masks/{base}_mask"},)
-    data = LabelledImages(
+    return LabelledImages(
         name="wells",
         find_cases=partial(find_cases, pairs=pairs, manifest=None, exclude=(), confirmed_empty=(), corrections=()),
-        write_mock=partial(write_mock, shape=SHAPE, objects_per_image=100),
+        write_mock=partial(write_mock, shape=shape, objects_per_image=100),
         roots=[folder / "raw"], test_roots=[], group_pattern=r"(?:.*/)?(?P<group>.+)", channels=["gray"],
         labels={"spheroid": 1}, regions={}, label_weights={}, lesions=None, gray="mean", normalization="type_range",
         pixel_size_um=None, min_object_px=100, split="leave_one_out", holdout_shares=[0.6, 0.2, 0.2],
@@ -71,6 +72,10 @@ def prepared(folder: Path, images: int):
             contrast_probability=0.5, contrast=[0.9, 1.1],
         ),
     )  # fmt: skip
+
+
+def prepared(folder: Path, images: int, shape: tuple[int, int] = SHAPE):
+    data = dataset(folder, shape)
     data.write_mock_cohort(folder / "raw", num_patients=images, shape=None, seed=0)
     data.cohort().prepare(folder=folder / "run", store=folder / "store", num_workers=1)
     return data
@@ -149,16 +154,15 @@ def tiling(data, folder: Path, rounds: int = 3) -> None:
     print(f"  ratio {ratio:.3f}; claimed: at most 1.1")
 
 
-def epoch_memory_mib(images: int) -> float:
-    """Return the anonymous memory that an epoch of training patches adds; what is mapped can be dropped."""
-    with tempfile.TemporaryDirectory() as name:
-        data = prepared(Path(name), images)
-        before = anonymous_mib()
-        data.open(Path(name) / "run", fold=0, num_workers=0)
-        batches = iter(data.train_dataloader())
-        for _ in range(images * 20 // BATCH):
-            next(batches)
-        return anonymous_mib() - before
+def epoch_memory_mib(folder: Path) -> float:
+    """Return the anonymous memory that an epoch of training patches takes; what is mapped can be dropped."""
+    data = dataset(folder)
+    before = anonymous_mib()
+    data.open(folder / "run", fold=0, num_workers=0)
+    batches = iter(data.train_dataloader())
+    for _ in range(20 * len(list((folder / "raw" / "images").iterdir())) // BATCH):
+        next(batches)
+    return anonymous_mib() - before
 
 
 def anonymous_mib() -> float:
@@ -167,21 +171,23 @@ def anonymous_mib() -> float:
     return float(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
 
 
-def memory(images: int) -> None:
-    """Print what an epoch adds with few images and with four times as many, each in a process of its own."""
+def memory() -> None:
+    """Print what an epoch takes with 24 images and with four times as many, each in a process of its own."""
     found = []
-    for number in (images, 4 * images):
-        line = [sys.executable, __file__, "--memory-of", str(number)]
-        found.append(float(subprocess.run(line, check=True, capture_output=True, text=True).stdout))
-    print(f"an epoch adds {found[0]:.1f} MiB with {images} images and {found[1]:.1f} MiB with {4 * images}")
-    pixels_mib = 3 * images * SHAPE[0] * SHAPE[1] / 2**20
+    for number in (24, 96):
+        with tempfile.TemporaryDirectory() as name:
+            prepared(Path(name), number, SMALL_SHAPE)
+            line = [sys.executable, __file__, "--memory-of", name]  # a process that has done nothing before
+            found.append(float(subprocess.run(line, check=True, capture_output=True, text=True).stdout))
+    print(f"an epoch takes {found[0]:.1f} MiB with 24 images of 720 x 960 and {found[1]:.1f} MiB with 96")
+    pixels_mib = 72 * SMALL_SHAPE[0] * SMALL_SHAPE[1] / 2**20
     print(f"  {found[1] - found[0]:+.1f} MiB for {pixels_mib:.0f} MiB more of pixels; claimed: does not grow with them")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=6)
-    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
         print(epoch_memory_mib(arguments.memory_of))
@@ -190,7 +196,7 @@ def main() -> None:
         folder = Path(name)
         data = prepared(folder, arguments.images)
         throughput(data, folder)
-        memory(arguments.images)
+        memory()
         waiting(data, folder)
         tiling(data, folder)
 
