@@ -4,6 +4,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 _MAX_LISTED = 12
+_SLIP = 0.85  # from this likeness on two names are one word, written wrong: a letter or two of ten
+
+
+def is_slip(name: str, options: Iterable[str]) -> bool:
+    """Return whether `name` is none of the options, but one of them with a slip of the pen."""
+    known = [option.casefold() for option in options]
+    return name.casefold() not in known and bool(get_close_matches(name.casefold(), known, n=1, cutoff=_SLIP))
 
 
 def nearest(name: str, options: Iterable[str], *, count: int = 3) -> list[str]:

@@ -16,7 +16,7 @@ from medexp.composition.shipped import KeyPath, Shipped
 from medexp.composition.signatures import Parameter, Signature
 from medexp.composition.targets import Position, Target, check_target
 from medexp.errors import ConfigurationError, TargetNotAllowedError, UnknownOptionError
-from medexp.suggestions import did_you_mean, nearest
+from medexp.suggestions import did_you_mean, is_slip, nearest
 
 _HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_"})
 
@@ -98,7 +98,7 @@ class Checker:
                 )
             elif name in signature.parameters:
                 self._argument(inner_path, inner, signature.parameters[name])
-            elif signature.is_open and not str(name).startswith("_"):
+            elif signature.is_open and not str(name).startswith("_") and not is_slip(str(name), signature.parameters):
                 self.free(inner_path, inner, None)
             else:
                 names = [item for item in signature.parameters if not item.startswith("_")]

@@ -196,6 +196,21 @@ def test_an_open_signature_takes_any_name(package, config_dir, monkeypatch):
     assert compose(["experiment=own"], config_dirs=[folder]).callbacks.own.anything.goes == [1]
 
 
+@pytest.mark.parametrize("name", ["decoder_chanels", "encoder_nam", "Decoder_channel"])
+def test_a_slip_is_refused_by_an_open_signature_as_well(name):
+    line = ["dataset=spheroids", "model=spheroid_unet", "stage=1", f"+model.network.{name}=[16,8,8]"]
+    with pytest.raises(
+        ConfigurationError,
+        match=rf"model\.network\.{name}: .*did you mean model\.network\.(decoder_channels|encoder_name)",
+    ):
+        checked(line)
+
+
+def test_an_open_signature_takes_names_that_are_like_none_of_its_own():
+    line = ["dataset=spheroids", "model=spheroid_unet", "stage=1", "+model.network.output_stride=16"]
+    assert compose(line).model.network.output_stride == 16
+
+
 def test_a_literal_offers_its_words(package, config_dir, monkeypatch):
     source = "from typing import Literal\nclass Part:\n    def __init__(self, mode: Literal['min', 'max']): ...\n"
     package(parts=source)
