@@ -12,26 +12,8 @@ from medexp.losses.ranks import mean_over_ranks, mean_over_samples
 from medexp.types import Amount
 
 
-class DiceCrossEntropy(nn.Module):
-    """Soft Dice loss plus cross-entropy over mutually exclusive labels, background included.
-
-    The Dice loss is taken per example and label, weighted by label, then averaged over both. The cross-entropy is
-    the mean over voxels, each weighted by its label. Both are computed in float32, whatever the precision around
-    them. No one-hot copy of the target is made. Where several ranks train together, both are their parts of the mean
-    over the global batch.
-
-    Args:
-        dice_weight: Share of the Dice loss.
-        cross_entropy_weight: Share of the cross-entropy.
-        smooth: Added to numerator and denominator of the Dice score; a label absent from both then scores 1.
-        label_weights: One weight per label, background first; None weighs all alike.
-
-    Raises:
-        ConfigurationError: A weight is negative, or all are zero.
-
-    Source:
-        `monai.losses.DiceCELoss(softmax=True, to_onehot_y=True)`; agrees to 1e-6 (tests/losses/test_overlap.py).
-    """
+class _WeightedSum(nn.Module):
+    """What the losses of Dice and cross-entropy are built with: their shares and the weights of labels."""
 
     label_weights: Tensor | None
 
@@ -52,6 +34,28 @@ class DiceCrossEntropy(nn.Module):
         self.smooth = smooth
         weights = None if label_weights is None else torch.tensor(label_weights, dtype=torch.float32)
         self.register_buffer("label_weights", weights, persistent=False)
+
+
+class DiceCrossEntropy(_WeightedSum):
+    """Soft Dice loss plus cross-entropy over mutually exclusive labels, background included.
+
+    The Dice loss is taken per example and label, weighted by label, then averaged over both. The cross-entropy is
+    the mean over voxels, each weighted by its label. Both are computed in float32, whatever the precision around
+    them. No one-hot copy of the target is made. Where several ranks train together, both are their parts of the mean
+    over the global batch.
+
+    Args:
+        dice_weight: Share of the Dice loss.
+        cross_entropy_weight: Share of the cross-entropy.
+        smooth: Added to numerator and denominator of the Dice score; a label absent from both then scores 1.
+        label_weights: One weight per label, background first; None weighs all alike.
+
+    Raises:
+        ConfigurationError: A weight is negative, or all are zero.
+
+    Source:
+        `monai.losses.DiceCELoss(softmax=True, to_onehot_y=True)`; agrees to 1e-6 (tests/losses/test_overlap.py).
+    """
 
     def forward(
         self, logits: Float[Tensor, "batch label *spatial"], target: Integer[Tensor, "batch *spatial"]
@@ -85,7 +89,7 @@ class DiceCrossEntropy(nn.Module):
         return -(weights * log_sums).sum() / total.clamp_min(torch.finfo(torch.float32).tiny)
 
 
-class DiceBinaryCrossEntropy(nn.Module):
+class DiceBinaryCrossEntropy(_WeightedSum):
     """Soft Dice loss plus binary cross-entropy of one label, from one logit per voxel.
 
     The Dice loss is taken per example, then averaged. The cross-entropy is the mean over voxels, each weighted by its
@@ -106,26 +110,6 @@ class DiceBinaryCrossEntropy(nn.Module):
         `monai.losses.DiceLoss(sigmoid=True)` and `torch.nn.BCEWithLogitsLoss`; agrees to 1e-6
         (tests/losses/test_overlap.py).
     """
-
-    label_weights: Tensor | None
-
-    def __init__(
-        self,
-        *,
-        dice_weight: Amount,
-        cross_entropy_weight: Amount,
-        smooth: Amount,
-        label_weights: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__()
-        _check_weights("model.loss", (dice_weight, cross_entropy_weight))
-        if label_weights is not None:
-            _check_weights("dataset.label_weights", label_weights)
-        self.dice_weight = dice_weight
-        self.cross_entropy_weight = cross_entropy_weight
-        self.smooth = smooth
-        weights = None if label_weights is None else torch.tensor(label_weights, dtype=torch.float32)
-        self.register_buffer("label_weights", weights, persistent=False)
 
     def forward(
         self, logits: Float[Tensor, "batch 1 *spatial"], target: Integer[Tensor, "batch *spatial"]
