@@ -8,3 +8,9 @@ IMAGE: Final = "image"
 LABEL: Final = "label"
 # list[str] | case identifiers, in batch order
 CASE: Final = "case"
+# Float[Tensor, "batch 1 i j k"] | absorbed dose as a fraction of the contract's prescription
+DOSE: Final = "dose"
+# Bool[Tensor, "batch i j k"] | where dose may be (OpenKBP); everywhere where nothing is known
+POSSIBLE: Final = "possible"
+# Float[Tensor, "batch constraint"] | the protocol's limits, see `medexp.metrics.clinical`
+CONSTRAINTS: Final = "constraints"

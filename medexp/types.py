@@ -69,3 +69,32 @@ class DataContract:
         """Return the weights in the order of the network's outputs, background first."""
         names = ("background", *sorted(self.labels, key=lambda label: self.labels[label]))
         return tuple(float(self.label_weights.get(name, 1.0)) for name in names)
+
+
+@dataclass(frozen=True)
+class DoseContract:
+    """What a dataset of doses promises and a model is completed with.
+
+    `channels` are "ct" and the structures whose signed distances follow it, in order. `targets` gives the prescribed
+    dose of each PTV, `mirrored` the pairs of structures that a left-right flip exchanges. Dose inside a network is
+    a fraction of `prescription_gy`; a distance of 1 is `distance_clip_mm`, negative inside.
+    """
+
+    name: str
+    structures: tuple[str, ...]
+    targets: Mapping[str, float]
+    mirrored: tuple[tuple[str, str], ...]
+    num_constraints: int
+    prescription_gy: float
+    distance_clip_mm: float
+    plan: Plan
+    patch_size: tuple[int, ...]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Return the input channels in order: the CT, then a distance per structure."""
+        return ("ct", *self.structures)
+
+    def channel_of(self, structure: str) -> int:
+        """Return the input channel that holds the signed distance of a structure."""
+        return 1 + self.structures.index(structure)
