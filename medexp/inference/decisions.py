@@ -122,11 +122,41 @@ class Sigmoid:
         return {"activation": "sigmoid", "threshold": self.threshold}
 
 
+@dataclass(frozen=True)
+class Dose:
+    """One output: the dose as a fraction of the prescription. Nothing is decided, but no dose is negative.
+
+    Attributes:
+        prescription_gy: What 1 stands for.
+    """
+
+    prescription_gy: float
+
+    def dose_gy(self, fraction: Float[Tensor, "1 *spatial"]) -> Float[Tensor, "*spatial"]:
+        """Return the dose in Gy."""
+        return fraction[0].float().clamp_min(0.0) * self.prescription_gy
+
+    def at(self, threshold: float) -> "Dose":
+        """Refuse a threshold.
+
+        Raises:
+            ConfigurationError: Always.
+        """
+        raise ConfigurationError(f"predict.threshold: expected null, because a dose is no decision, got {threshold}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, which a checkpoint keeps."""
+        return {"activation": "dose", "prescription_gy": self.prescription_gy}
+
+
 Decision = Softmax | Sigmoid
+AnyDecision = Decision | Dose
 
 
-def decision_from_json(record: Mapping[str, Any] | None) -> Decision:
+def decision_from_json(record: Mapping[str, Any] | None) -> AnyDecision:
     """Read what a checkpoint keeps; one without it decides by the largest of several outputs."""
     if record is None or record["activation"] == "softmax":
         return Softmax()
+    if record["activation"] == "dose":
+        return Dose(float(record["prescription_gy"]))
     return Sigmoid(float(record["threshold"]))

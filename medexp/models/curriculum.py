@@ -30,6 +30,7 @@ class Phase:
         optimizer: Takes the parameters that train.
         schedule: One of the functions below, or a `Plateau`: the learning rate's factor after a number of steps.
         warmup_steps: Optimizer steps over which the rate rises linearly to its full value, before the schedule.
+        loss: Of this phase; None: the model's.
     """
 
     max_epochs: Count
@@ -38,6 +39,7 @@ class Phase:
     optimizer: Callable[..., Optimizer]
     schedule: Schedule
     warmup_steps: Index
+    loss: Callable[..., nn.Module] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained.

@@ -1,15 +1,12 @@
 """How a network learns to give each voxel one of several labels."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Integer, UInt8
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from medexp.errors import ConfigurationError
@@ -18,16 +15,15 @@ from medexp.inference.ensembling import average_flips
 from medexp.inference.sliding_window import SlidingWindow
 from medexp.keys import IMAGE, LABEL
 from medexp.metrics.label_dice import LabelDice
-from medexp.models.curriculum import Phase, Plateau, find_frozen_modules, freeze
-from medexp.networks.pretrained import Coverage, load_all, load_part, load_weights, reset_head
-from medexp.networks.weights import locate_weights, read_weights
+from medexp.models.curriculum import Phase
+from medexp.models.learning import Learning, build_network, loss_of
+from medexp.networks.pretrained import reset_head
 from medexp.types import DataContract, Share
 
 _LARGEST = Softmax()
-_MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
-class Segmentation(LightningModule):
+class Segmentation(Learning):
     """A network completed with a dataset's contract, and one phase of its curriculum.
 
     Building it loads the configured weights, starts the head anew, and freezes what the phase says. Validation runs
@@ -79,63 +75,40 @@ class Segmentation(LightningModule):
         decision: Decision = _LARGEST,
         weights_part: str | None = None,
     ) -> None:
-        super().__init__()
-        self.contract = contract
-        self.phase = None if phase is None else _choose(curriculum, phase)
+        super().__init__(contract=contract, phase=phase, curriculum=curriculum, record=_record(contract, decision))
         self.window, self.decision = window, decision
-        self.save_hyperparameters({"contract": _record(contract, decision), "phase": phase}, logger=False)
         self.network = _build(network, contract, decision, deep_supervision=deep_supervision)
         if head is not None:
             reset_head(self.network, head)
-        self.coverage: Coverage | None = None
         if weights is not None:
             self.coverage = self._load_weights(
                 str(weights),
                 weights_sha256,
-                weights_channels,
+                channels=contract.channels,
+                weights_channels=weights_channels,
                 part=weights_part,
                 head=head,
                 min_coverage=min_weight_coverage,
             )
-        self._frozen_modules: list[nn.Module] = []
-        if self.phase is not None:
-            freeze(self.network, self.phase.freeze)
-            self._frozen_modules = find_frozen_modules(self.network, self.phase.freeze)
-        self.loss = loss(label_weights=contract.ordered_label_weights() if weigh_labels else None)
-        self._memory_format = _MEMORY_FORMATS[len(contract.patch_size)] if channels_last else None
-        if self._memory_format is not None:
-            self.network.to(memory_format=self._memory_format)
-        if compile:
-            self.network.compile()
+        build_loss = loss_of(self.phase, loss)
+        self.loss = build_loss(label_weights=contract.ordered_label_weights() if weigh_labels else None)
         self._dice = LabelDice(contract.labels, contract.region_values())
-        self.train()
-
-    @property
-    def weights_report(self) -> str | None:
-        """What became of the configured weights, in one line; None if none were asked for."""
-        if self.coverage is None:
-            return None
-        return f"pretrained weights: {self.coverage}, from {self.coverage.source}, sha256 {self.coverage.sha256}"
-
-    def load_initial(self, path: Path, *, sha256: str | None = None) -> Coverage:
-        """Take the weights of a checkpoint of the same model, all of them, and nothing else from it.
-
-        Raises:
-            CheckpointMismatchError: The bytes are not the recorded ones, or a tensor is missing, left over or of
-                another shape.
-        """
-        return load_all(self, read_weights(path, sha256=sha256))
-
-    def train(self, mode: bool = True) -> "Segmentation":  # noqa: FBT001, FBT002 - torch's signature
-        """Switch to training; frozen parts stay in evaluation, so that their statistics and dropout rest."""
-        super().train(mode)
-        for module in self._frozen_modules:
-            module.eval()
-        return self
+        self._take_phase(channels_last=channels_last, compile_network=compile)
 
     def forward(self, image: Float[Tensor, "batch channel *spatial"]) -> Float[Tensor, "batch label *spatial"]:
         """Return the logits at full resolution."""
         return self._outputs(image)[0]
+
+    def infer(
+        self,
+        inputs: Mapping[str, Tensor],
+        *,
+        window: SlidingWindow,
+        flip_axes: Sequence[int] = (),
+        tile: Sequence[int] | None = None,
+    ) -> Float[Tensor, "output *spatial"]:
+        """Return the probabilities of a whole case; see `segment`."""
+        return self.segment(inputs[IMAGE], window=window, flip_axes=flip_axes, tile=tile)
 
     def segment(
         self,
@@ -164,11 +137,7 @@ class Segmentation(LightningModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Float[Tensor, ""]:
         """Return the loss of a batch, scaled so that each optimizer step uses the mean over its batches."""
         loss = self._supervise(self._outputs(batch[IMAGE]), batch[LABEL])
-        # The mean over ranks is the global batch's loss: each rank's is its part of it.
-        size = len(batch[IMAGE])
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, batch_size=size, sync_dist=True)
-        scale = self._group_scale(batch_idx)
-        return loss if scale == 1.0 else loss * scale
+        return self._scaled(loss, batch_idx, size=len(batch[IMAGE]))
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Segment whole volumes and count."""
@@ -185,47 +154,12 @@ class Segmentation(LightningModule):
         self._dice.clear()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores; every rank has seen all cases, so nothing is exchanged."""
-        scores = {f"val/{name}": value for name, value in self._dice.summary().items()}
-        for name, value in scores.items():
-            self.log(name, value, on_epoch=True, rank_zero_only=False)
-        plateau = self._plateau
-        if plateau is not None and not self.trainer.sanity_checking:
-            plateau.look_at(scores)
-
-    @property
-    def _plateau(self) -> Plateau | None:
-        schedule = None if self.phase is None else self.phase.schedule
-        return schedule if isinstance(schedule, Plateau) else None
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint hold how far a plateau has been waited out."""
-        if self._plateau is not None:
-            checkpoint["plateau"] = self._plateau.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up."""
-        if self._plateau is not None and "plateau" in checkpoint:
-            self._plateau.load_state_dict(checkpoint["plateau"])
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Return the phase's optimizer over what trains, and its warm-up and schedule per optimizer step."""
-        phase = self._require_phase()
-        optimizer = phase.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
-        total_steps = self.trainer.estimated_stepping_batches
-        if math.isinf(total_steps):
-            raise ConfigurationError(
-                f"trainer.max_epochs: expected a number of epochs, which the schedule needs, got "
-                f"{self.trainer.max_epochs}: give one"
-            )
-        scheduler = phase.build_scheduler(optimizer, total_steps=int(total_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        """Log the scores."""
+        self._log_scores({f"val/{name}": value for name, value in self._dice.summary().items()})
 
     def _outputs(self, image: Float[Tensor, "batch channel *spatial"]) -> list[Tensor]:
         """Return the network's outputs, full resolution first."""
-        if self._memory_format is not None:
-            image = image.to(memory_format=self._memory_format)
-        outputs = self.network(image)
+        outputs = self.network(self._in_memory_format(image))
         return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
     def _supervise(self, outputs: list[Tensor], label: Integer[Tensor, "batch *spatial"]) -> Float[Tensor, ""]:
@@ -237,60 +171,11 @@ class Segmentation(LightningModule):
         ]
         return torch.stack(losses).sum()
 
-    def _group_scale(self, batch_idx: int) -> float:
-        """Return the factor that undoes Lightning's division by a whole group where the epoch's last one is partial."""
-        group, total = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
-        if group == 1 or math.isinf(total):
-            return 1.0
-        remainder = int(total) % group
-        return group / remainder if remainder and batch_idx >= total - remainder else 1.0
-
-    def _load_weights(
-        self,
-        source: str,
-        sha256: str | None,
-        channels: Sequence[str] | None,
-        *,
-        part: str | None,
-        head: str | None,
-        min_coverage: float,
-    ) -> Coverage:
-        weights = read_weights(locate_weights(source), sha256=sha256)
-        if part is not None:
-            return load_part(self.network, weights, part=part, min_coverage=min_coverage)
-        recorded = None if weights.contract is None else weights.contract["channels"]
-        order = recorded or channels
-        if order is None:
-            raise ConfigurationError(
-                f"model.weights_channels: expected the names of the channels that {source} was trained on, in order, "
-                f"got null: the dataset gives {list(self.contract.channels)}"
-            )
-        return load_weights(
-            self.network,
-            weights,
-            head=head,
-            min_coverage=min_coverage,
-            channels=self.contract.channels,
-            weights_channels=order,
-            image_size=self.contract.patch_size,
-        )
-
-    def _require_phase(self) -> Phase:
-        if self.phase is None:
-            raise ConfigurationError("expected a phase of the model's curriculum to train, got none: name one")
-        return self.phase
-
-
-def _choose(curriculum: Mapping[str, Phase], name: str) -> Phase:
-    if name not in curriculum:
-        raise ConfigurationError(f"stage: expected one of the model's curriculum {sorted(curriculum)}, got '{name}'")
-    return curriculum[name]
-
 
 def _build(
     network: Callable[..., nn.Module], contract: DataContract, decision: Decision, *, deep_supervision: bool
 ) -> nn.Module:
-    """Complete the network with what its signature asks for and the configuration does not say."""
+    """Return the network with as many outputs and levels as the data ask for."""
     num_outputs = decision.num_outputs(contract)
     offered = {
         "in_channels": len(contract.channels),
@@ -300,15 +185,9 @@ def _build(
         "kernel_sizes": contract.plan.kernel_sizes,
         "deep_supervision": deep_supervision,
     }
-    asked = inspect.signature(network).parameters
-    if deep_supervision and "deep_supervision" not in asked:
+    if deep_supervision and "deep_supervision" not in inspect.signature(network).parameters:
         raise ConfigurationError("model.deep_supervision: expected false, got true: the network has one output only")
-    given = network.keywords if isinstance(network, partial) else {}
-    try:
-        return network(**{name: value for name, value in offered.items() if name in asked and name not in given})
-    except (KeyError, TypeError, ValueError) as error:
-        text = error.args[0] if error.args else type(error).__name__  # of a KeyError, str() would be quoted
-        raise ConfigurationError(f"model.network: expected arguments that the network takes, got: {text}") from error
+    return build_network(network, offered)
 
 
 def _thin_out(label: Integer[Tensor, "batch *full"], size: Sequence[int]) -> Integer[Tensor, "batch *small"]:

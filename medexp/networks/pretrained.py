@@ -17,6 +17,7 @@ from medexp.networks.weights import Weights
 _log = logging.getLogger(__name__)
 
 # What trainers and wrappers put before a network's own names.
+_LOSS = "loss"  # where every model keeps its loss
 _WRAPPERS = frozenset({"module", "network", "model", "net", "_orig_mod", "state_dict"})
 _MAX_NAMED = 5
 
@@ -163,17 +164,21 @@ def _is_gray_of(own: Tensor, found: Tensor) -> bool:
 def load_all(network: nn.Module, weights: Weights) -> Coverage:
     """Copy a checkpoint of the same network; each tensor of either must be in the other.
 
+    What a loss has learned belongs to its own stage and is left out on both sides.
+
     Raises:
         CheckpointMismatchError: One is not; the message lists the names.
     """
-    found, unexpected = _match_names(weights, network.state_dict())
-    coverage = _compare(network.state_dict(), found, weights, head=None, unexpected=unexpected, permuted=())
+    own = {name: tensor for name, tensor in network.state_dict().items() if not _is_below(name, _LOSS)}
+    found, unexpected = _match_names(weights, own)
+    unexpected = tuple(name for name in unexpected if not _is_below(name, _LOSS))
+    coverage = _compare(own, found, weights, head=None, unexpected=unexpected, permuted=())
     if coverage.missing or coverage.unexpected or coverage.mismatched:
         raise CheckpointMismatchError(
             f"{weights.path}: expected every tensor of the network and no other, got {coverage}: "
             f"compose the network that the checkpoint was trained with"
         )
-    network.load_state_dict(found)
+    network.load_state_dict(found, strict=False)  # every tensor but the loss's is known to be there
     _log.info("%s: %s", weights.path, coverage)
     return coverage
 
