@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer, Num, Shaped, UInt8
+from jaxtyping import Float16, Float32, Int32, Integer, Num, Shaped, UInt8
 
 from medexp.errors import ConfigurationError, ManifestError
 from medexp.geometry.grids import AnyGrid, grid_from_json, to_native
@@ -25,6 +25,8 @@ __all__ = ["ChannelStatistics", "PreparedCohort", "StoredCase", "to_native"]
 
 FORMAT = 1
 MANIFEST, SPLITS, FINGERPRINT, PLAN = "manifest.json", "splits_final.json", "fingerprint.json", "plan.json"
+PICTURE = "picture.png"  # of a store entry, for people
+REFERENCE = "reference.npz"  # of a store entry of a dose, for evaluation and viewers
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +86,49 @@ class StoredCase:
         """
         self._require_label()
         return self._array("foreground.npy")
+
+    @property
+    def has_dose(self) -> bool:
+        """Whether the case has been planned; without a dose it can only be predicted."""
+        return "dose.npy" in self.record["sizes"]
+
+    def dose(self) -> Float32[np.ndarray, "1 i j k"]:
+        """Return the memory-mapped absorbed dose in Gy.
+
+        Raises:
+            ManifestError: The case has none.
+        """
+        if not self.has_dose:
+            raise ManifestError(f"{self.case}: expected a dose, got a case without one; use a planned case")
+        return self._array("dose.npy")
+
+    def distances(self) -> Float16[np.ndarray, "structure i j k"]:
+        """Return the memory-mapped signed distance to each structure over the clip: -1 to 1, negative inside."""
+        return self._array("distances.npy")
+
+    def possible(self) -> UInt8[np.ndarray, "i j k"]:
+        """Return the memory-mapped mask of where dose may be: 1 everywhere where nothing is known."""
+        return self._array("possible.npy")
+
+    def high_dose(self) -> Int32[np.ndarray, "voxel 4"]:
+        """Return voxels of a considerable dose as rows (1, i, j, k), at most 10,000, sorted; none without a dose."""
+        return self._array("foreground.npy")
+
+    @property
+    def constraints(self) -> Float32[np.ndarray, " constraint"]:
+        """The protocol's constraints, see `medexp.metrics.clinical`; zeros where the dataset has none."""
+        return np.array(self.record["constraints"], dtype=np.float32)
+
+    @property
+    def prescription_gy(self) -> float:
+        """What was prescribed to the target of the highest dose."""
+        return float(self.record["prescription_gy"])
+
+    @property
+    def reference(self) -> Path:
+        """The documented npz of the case in the store; the prepare run has it as `cases/<case>.npz`."""
+        self._require_entry(REFERENCE)
+        return self.folder / REFERENCE
 
     @cached_property
     def grid(self) -> AnyGrid:
@@ -199,7 +244,7 @@ class PreparedCohort:
 
     @property
     def kind(self) -> str:
-        """What the cases are: "volumes" or "images"."""
+        """What the cases are: "volumes", "images" or "doses"."""
         return str(self.manifest.get("kind", "volumes"))
 
     @property
@@ -211,6 +256,11 @@ class PreparedCohort:
     def labels(self) -> dict[str, int]:
         """The foreground labels: name -> value."""
         return {str(name): int(value) for name, value in self.manifest["labels"].items()}
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """The structures of a cohort of doses, in the order of their distances."""
+        return tuple(self.manifest["transform"]["structures"])
 
     @property
     def digest(self) -> str:

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int16, Integer, Num, UInt8
+from jaxtyping import Bool, Float32, Int16, Integer, Num, Shaped, UInt8
 
 from medexp.geometry.grids import Box, to_canonical
 from medexp.geometry.resampling import resample_label, resample_linear
@@ -74,17 +75,40 @@ class Transform:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """The arrays of an entry and what is known about them.
+    """The arrays of an entry by name, what is known about them, and files that belong to them.
 
-    `foreground` has rows (label, i, j, k), in 2D (label, i, j). `intensities` are native values at labelled voxels, a
-    sample. `facts` are plain values.
+    Every kind of case has an `image`; the other names are its own. `foreground` has rows (label, i, j, k), in 2D
+    (label, i, j). `intensities` are native values at labelled voxels, a sample. `facts` are plain values. `files`
+    are written by the functions given for their names.
     """
 
-    image: Num[np.ndarray, "channel *spatial"]
-    label: UInt8[np.ndarray, "*spatial"] | None
-    foreground: Integer[np.ndarray, "voxel column"] | None
-    intensities: Float32[np.ndarray, "channel sample"]
+    arrays: Mapping[str, Shaped[np.ndarray, "..."]]
     facts: Mapping[str, Any]
+    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+
+    @classmethod
+    def labelled(
+        cls,
+        *,
+        image: Num[np.ndarray, "channel *spatial"],
+        label: UInt8[np.ndarray, "*spatial"] | None,
+        foreground: Integer[np.ndarray, "voxel column"] | None,
+        intensities: Float32[np.ndarray, "channel sample"],
+        facts: Mapping[str, Any],
+    ) -> "Entry":
+        """Return the entry of an image with a label map, or of one without."""
+        arrays = {"image": image, "label": label, "foreground": foreground, "intensities": intensities}
+        return cls({name: array for name, array in arrays.items() if array is not None}, facts)
+
+    @property
+    def image(self) -> Num[np.ndarray, "channel *spatial"]:
+        """The channels."""
+        return self.arrays["image"]
+
+    @property
+    def label(self) -> UInt8[np.ndarray, "*spatial"] | None:
+        """The label map, if there is one."""
+        return self.arrays.get("label")
 
 
 class EmptyCaseError(ValueError):
@@ -118,7 +142,8 @@ def build_entry(case: VerifiedCase, transform: Transform) -> Entry:
         "intensity": [_summary(crop) for crop in crops],
     }
     foreground = None if label is None else foreground_voxels(label)
-    return Entry(image, label, foreground, _samples(crops, native_label), facts)
+    intensities = _samples(crops, native_label)
+    return Entry.labelled(image=image, label=label, foreground=foreground, intensities=intensities, facts=facts)
 
 
 def _crop(case: VerifiedCase) -> tuple[Box, list[str]]:

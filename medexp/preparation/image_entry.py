@@ -142,7 +142,8 @@ class ImageTransform:
             "warnings": [*_warnings(case, gray, mask)],
         }
         foreground = None if mask is None else _foreground(mask)
-        return Entry(image, mask, foreground, _samples(gray, mask), facts)
+        intensities = _samples(gray, mask)
+        return Entry.labelled(image=image, label=mask, foreground=foreground, intensities=intensities, facts=facts)
 
     def _object_facts(self, mask: UInt8[np.ndarray, "height width"] | None) -> dict[str, float | int | None]:
         """Return what a manifest says about a mask; the diameter is that of circles of the objects' areas."""

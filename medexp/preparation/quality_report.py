@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medexp.geometry.affine import spacing_mm
-from medexp.io.prepared import entry_folder
+from medexp.io.prepared import PICTURE, entry_folder
 from medexp.plots.overlays import LABEL_COLORS
 from medexp.runs.files import write_json, write_text
 
@@ -173,5 +173,5 @@ def _page(
 
 def _picture(store: Path, key: str) -> str:
     """Return a case's picture as base64 text; empty if the store has lost it."""
-    path = entry_folder(store, key) / "picture.png"
+    path = entry_folder(store, key) / PICTURE
     return base64.b64encode(path.read_bytes()).decode("ascii") if path.exists() else ""

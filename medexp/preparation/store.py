@@ -1,6 +1,9 @@
 """The prepared store: one folder per case, named by what it was made from, so that it can never be stale.
 
-    <store>/<key[:2]>/<key>/   image.npy  label.npy  foreground.npy  intensities.npy  picture.png  case.json
+    <store>/<key[:2]>/<key>/   image.npy  ...  picture.png  case.json
+
+Which arrays and files are beside the image is a matter of the kind of case: of an image with a label map these are
+label.npy, foreground.npy and intensities.npy; of a planned dose see `medexp.preparation.dose_entry`.
 
 `case.json` is written last into a temporary folder, which takes its final name when it is complete. Two
 processes may make the same entry at the same time; the second finds the first's and drops its own.
@@ -24,7 +27,7 @@ import numpy as np
 from medexp.errors import ManifestError
 from medexp.geometry import affine, grids, resampling
 from medexp.io import nifti, nifti_header, tiff
-from medexp.io.prepared import StoredCase, entry_folder
+from medexp.io.prepared import PICTURE, StoredCase, entry_folder
 from medexp.preparation import entry as entries
 from medexp.preparation import image_entry as images
 from medexp.preparation import normalization, verification
@@ -140,25 +143,21 @@ def _write(entry: Entry, folder: Path, *, source: Mapping[str, str], transform: 
 
 
 def _write_files(entry: Entry, folder: Path, *, source: Mapping[str, str], transform: AnyTransform) -> dict[str, Any]:
-    arrays = {
-        "image.npy": entry.image,
-        "label.npy": entry.label,
-        "foreground.npy": entry.foreground,
-        "intensities.npy": entry.intensities,
-    }
-    present = {name: array for name, array in arrays.items() if array is not None}
-    for name, array in present.items():
-        with (folder / name).open("wb") as stream:
+    for name, array in entry.arrays.items():
+        with (folder / f"{name}.npy").open("wb") as stream:
             np.save(stream, array, allow_pickle=False)
             stream.flush()
             os.fsync(stream.fileno())
-    (folder / "picture.png").write_bytes(transform.picture(entry))
+    for name, write in entry.files.items():
+        write(folder / name)
+    (folder / PICTURE).write_bytes(transform.picture(entry))
+    sealed = [*(f"{name}.npy" for name in entry.arrays), *entry.files]
     record = {
         "transform": transform.to_json(),
         "source": dict(source),
         "facts": dict(entry.facts),
-        "sha256": {name: sha256_of(folder / name) for name in present},
-        "sizes": {name: (folder / name).stat().st_size for name in present},
+        "sha256": {name: sha256_of(folder / name) for name in sealed},
+        "sizes": {name: (folder / name).stat().st_size for name in sealed},
     }
     record = json.loads(json.dumps(record))  # as a reader finds it
     write_json(folder / "case.json", {**record, "seal": identity_of(record)})

@@ -80,14 +80,14 @@ def test_ct_is_stored_as_native_integers():
 def test_intensities_are_native_values_of_labelled_voxels():
     case = case_of()
     entry = build_entry(case, transform())
-    assert sorted(entry.intensities[0]) == sorted(case.images["a"][case.label > 0])
+    assert sorted(entry.arrays["intensities"][0]) == sorted(case.images["a"][case.label > 0])
 
 
 def test_a_case_without_a_label_has_no_label_arrays():
     entry = build_entry(case_of(label=False), transform())
     assert entry.label is None
-    assert entry.foreground is None
-    assert entry.intensities.shape == (2, 0)
+    assert "foreground" not in entry.arrays
+    assert entry.arrays["intensities"].shape == (2, 0)
     assert entry.facts["label_voxels"] is None
 
 
