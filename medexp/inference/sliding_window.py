@@ -68,6 +68,7 @@ class SlidingWindow:
         *,
         patch_size: Sequence[int],
         background: Sequence[float] = (),
+        foreground: Shaped[Tensor, "1 *spatial"] | None = None,
     ) -> Float[Tensor, "output *spatial"]:
         """Return the blended output in float32, on the image's device.
 
@@ -76,6 +77,7 @@ class SlidingWindow:
             image: The whole image; background is exactly zero.
             patch_size: Size of the windows; one value per axis of the image.
             background: The output, per channel, of a voxel that no window covers; empty means zeros.
+            foreground: What is not zero where foreground is; None: the image itself.
         """
         size = tuple(image.shape[1:])
         if len(patch_size) != len(size):
@@ -83,7 +85,8 @@ class SlidingWindow:
         padded, inside = _pad_to(image, tuple(patch_size), self.padding)
         places = list(self.places(tuple(padded.shape[1:]), patch_size))
         if self.skip_background:
-            places = _holding_foreground(padded, places) or places[:1]
+            shown = padded if foreground is None else _pad_to(foreground, tuple(patch_size), "zeros")[0]
+            places = _holding_foreground(shown, places) or places[:1]
         return self._blend(network, padded, places, background)[(slice(None), *inside)]
 
     def places(self, size: Sequence[int], window: Sequence[int]) -> Iterator[Slices]:
@@ -135,8 +138,8 @@ def _gaussian(window: tuple[int, ...]) -> Float[Tensor, "*window"]:
 
 
 def _pad_to(
-    image: Float[Tensor, "channel *spatial"], window: tuple[int, ...], padding: Padding
-) -> tuple[Float[Tensor, "channel *padded"], Slices]:
+    image: Shaped[Tensor, "channel *spatial"], window: tuple[int, ...], padding: Padding
+) -> tuple[Shaped[Tensor, "channel *padded"], Slices]:
     """Return the image padded to at least one window, and where the original lies in it."""
     missing = [max(side - length, 0) for length, side in zip(image.shape[1:], window, strict=True)]
     before = [total // 2 for total in missing]
@@ -158,7 +161,7 @@ def _mirrored(length: int, before: int, after: int, device: torch.device) -> Int
     return torch.minimum(places, period - places) if length > 1 else torch.zeros_like(places)
 
 
-def _holding_foreground(image: Float[Tensor, "channel *spatial"], places: Sequence[Slices]) -> list[Slices]:
+def _holding_foreground(image: Shaped[Tensor, "channel *spatial"], places: Sequence[Slices]) -> list[Slices]:
     """Return the windows with a voxel that is not zero.
 
     A coarse look finds nearly all of them. Of the others each voxel is read once, however many windows share it: the

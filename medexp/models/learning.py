@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,19 @@ from medexp.networks.weights import locate_weights, read_weights
 from medexp.types import DataContract, DoseContract
 
 Contract = DataContract | DoseContract
+
+
+class Scores(Protocol):
+    """What validation collects over cases."""
+
+    def clear(self) -> None:
+        """Forget all cases."""
+        ...
+
+    def summary(self) -> dict[str, float]:
+        """Return the scores by name."""
+        ...
+
 
 _MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -42,6 +55,7 @@ class Learning(LightningModule, ABC):
     decision: AnyDecision
     network: nn.Module
     loss: nn.Module
+    scores: Scores
 
     def __init__(
         self,
@@ -130,8 +144,13 @@ class Learning(LightningModule, ABC):
         remainder = int(total) % group
         return group / remainder if remainder and batch_idx >= total - remainder else 1.0
 
-    def _log_scores(self, scores: Mapping[str, float]) -> None:
-        """Log validation scores; every rank has seen all cases, so nothing is exchanged."""
+    def on_validation_epoch_start(self) -> None:
+        """Forget the cases of the epoch before."""
+        self.scores.clear()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores; every rank has seen all cases, so nothing is exchanged."""
+        scores = {f"val/{name}": value for name, value in self.scores.summary().items()}
         for name, value in scores.items():
             self.log(name, value, on_epoch=True, rank_zero_only=False)
         plateau = self._plateau

@@ -54,6 +54,9 @@ class Segmentation(Learning):
         CheckpointMismatchError: The weights are damaged or cover too little.
     """
 
+    decision: Decision
+    scores: LabelDice
+
     def __init__(
         self,
         *,
@@ -92,7 +95,7 @@ class Segmentation(Learning):
             )
         build_loss = loss_of(self.phase, loss)
         self.loss = build_loss(label_weights=contract.ordered_label_weights() if weigh_labels else None)
-        self._dice = LabelDice(contract.labels, contract.region_values())
+        self.scores = LabelDice(contract.labels, contract.region_values())
         self._take_phase(channels_last=channels_last, compile_network=compile)
 
     def forward(self, image: Float[Tensor, "batch channel *spatial"]) -> Float[Tensor, "batch label *spatial"]:
@@ -143,19 +146,11 @@ class Segmentation(Learning):
         """Segment whole volumes and count."""
         prediction = torch.stack([self._decided(image) for image in batch[IMAGE]])
         for predicted, label in zip(prediction, batch[LABEL], strict=True):
-            self._dice.add(predicted, label)
+            self.scores.add(predicted, label)
         return {"prediction": prediction}
 
     def _decided(self, image: Float[Tensor, "channel *spatial"]) -> UInt8[Tensor, "*spatial"]:
         return self.decision.decide(self.segment(image, window=self.window))
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget the cases of the epoch before."""
-        self._dice.clear()
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores."""
-        self._log_scores({f"val/{name}": value for name, value in self._dice.summary().items()})
 
     def _outputs(self, image: Float[Tensor, "batch channel *spatial"]) -> list[Tensor]:
         """Return the network's outputs, full resolution first."""

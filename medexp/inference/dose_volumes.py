@@ -1,0 +1,77 @@
+"""Whole volumes of dose prediction: what lies around them, where the patient is, and their mirror image."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from medexp.errors import ConfigurationError
+from medexp.inference.ensembling import average
+from medexp.types import DoseContract
+
+LEFT_RIGHT = 0  # axis of an RAS+ volume: the only one along which a patient may be mirrored
+AIR = 0.25  # -1000 HU as a network gets it, see docs/conventions.md
+FAR = 1.0  # a signed distance beyond the clip
+_TISSUE = 0.375  # -500 HU: what is denser belongs to the patient or the couch
+
+NetworkFunction = Callable[[Tensor], Tensor]
+Slices = tuple[slice, ...]
+
+
+def surrounded(
+    image: Float[Tensor, "channel i j k"], least: Sequence[int]
+) -> tuple[Float[Tensor, "channel i2 j2 k2"], Slices]:
+    """Return the image in the middle of air, far from every structure, and where it lies in it.
+
+    Args:
+        image: CT and distances as a network gets them.
+        least: Size that the result has at least.
+    """
+    missing = [max(side - length, 0) for length, side in zip(image.shape[1:], least, strict=True)]
+    before = [total // 2 for total in missing]
+    inside = tuple(slice(start, start + length) for start, length in zip(before, image.shape[1:], strict=True))
+    if not any(missing):
+        return image, inside
+    margins = [(first, total - first) for first, total in zip(before, missing, strict=True)]
+    sides = [side for axis in reversed(margins) for side in axis]
+    return torch.cat([pad(image[:1], sides, value=AIR), pad(image[1:], sides, value=FAR)]), inside
+
+
+def body_of(image: Float[Tensor, "channel i j k"]) -> Bool[Tensor, "1 i j k"]:
+    """Return where the CT shows more than air, or a structure is near: elsewhere no dose is looked for."""
+    return (image[:1] > _TISSUE) | (image[1:].amin(0, keepdim=True) < FAR)
+
+
+def mirrored_channels(contract: DoseContract, *, leading: int = 0) -> list[int]:
+    """Return which channel stands at each place after a left-right mirror: left structures become right ones.
+
+    Args:
+        contract: Names the pairs.
+        leading: Channels before the contract's own, which stay.
+    """
+    exchanged = {one: other for pair in contract.mirrored for one, other in (pair, pair[::-1])}
+    own = [leading] + [leading + contract.channel_of(exchanged.get(name, name)) for name in contract.structures]
+    return [*range(leading), *own]
+
+
+def average_mirrored(network: NetworkFunction, axes: Sequence[int], channels: Sequence[int]) -> NetworkFunction:
+    """Return a network whose output is the mean over its input and its left-right mirror, mirrored back.
+
+    Raises:
+        ConfigurationError: Another axis is asked for: a patient lies neither on the belly nor upside down.
+    """
+    if not axes:
+        return network
+    if tuple(axes) != (LEFT_RIGHT,):
+        message = f"predict.flips: expected [{LEFT_RIGHT}] (left-right), the only flip of a patient, got {list(axes)}"
+        raise ConfigurationError(message)
+    dimension = 2 + LEFT_RIGHT
+    order = list(channels)
+
+    def averaged(image: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch output i j k"]:
+        copies = (image, image[:, order].flip(dimension))
+        return average(network(one).flip(dimension) if index else network(one) for index, one in enumerate(copies))
+
+    return averaged

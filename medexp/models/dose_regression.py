@@ -1,0 +1,123 @@
+"""How a network learns to predict the dose of a plan from CT and structures, voxel by voxel."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from medexp.inference.decisions import Dose
+from medexp.inference.dose_volumes import average_mirrored, body_of, mirrored_channels, surrounded
+from medexp.inference.sliding_window import SlidingWindow
+from medexp.keys import CONSTRAINTS, DOSE, IMAGE
+from medexp.metrics.dose_validation import DoseValidation
+from medexp.models.curriculum import Phase
+from medexp.models.dose_targets import count_case, dose_record
+from medexp.models.learning import Learning, build_network, loss_of
+from medexp.types import DoseContract, Share
+
+
+class DoseRegression(Learning):
+    """A network completed with a dose dataset's contract, and one phase of its curriculum.
+
+    It takes CT, signed distances and the protocol's constraints, and returns the dose as a fraction of the
+    prescription. Validation runs over whole volumes: `val/mae_gy` is the mean over the cases of their mean absolute
+    error where dose may be, `val/mae_gy/<target>` that inside a target.
+
+    Args:
+        contract: What the dataset promises.
+        phase: The curriculum's entry to train; None: the model only predicts.
+        network: Takes `in_channels`, `out_channels` and `num_constraints`.
+        weights: A file, or a run's checkpoint; None: random values.
+        weights_sha256: What the file must hash to; None: it is recorded, not checked.
+        weights_channels: The order of channels that the weights were trained on. A checkpoint of medexp knows its own.
+        min_weight_coverage: Share of the network's values that the weights must fill.
+        loss: Takes the contract; its result takes prediction, target and image (`medexp.losses.doses`).
+        compile: Compile the network.
+        channels_last: Keep channels innermost in memory.
+        window: Covers whole volumes in validation.
+        curriculum: The phases by name.
+
+    Raises:
+        ConfigurationError: The phase, channels or freeze patterns name nothing that is there.
+        CheckpointMismatchError: The weights are damaged or cover too little.
+    """
+
+    decision: Dose
+    scores: DoseValidation
+
+    def __init__(
+        self,
+        *,
+        contract: DoseContract,
+        phase: str | None = None,
+        network: Callable[..., nn.Module],
+        weights: str | Path | None,
+        weights_sha256: str | None,
+        weights_channels: Sequence[str] | None,
+        min_weight_coverage: Share,
+        loss: Callable[..., nn.Module],
+        compile: bool,  # noqa: A002 - the configuration's word
+        channels_last: bool,
+        window: SlidingWindow,
+        curriculum: Mapping[str, Phase],
+    ) -> None:
+        decision, channels = Dose(contract.prescription_gy), contract.channels
+        record = dose_record(contract, channels, decision)
+        super().__init__(contract=contract, phase=phase, curriculum=curriculum, record=record)
+        self.window, self.decision = window, decision
+        offered = {"in_channels": len(channels), "out_channels": 1, "num_constraints": contract.num_constraints}
+        self.network = build_network(network, offered)
+        if weights is not None:
+            self.coverage = self._load_weights(
+                str(weights),
+                weights_sha256,
+                channels=channels,
+                weights_channels=weights_channels,
+                min_coverage=min_weight_coverage,
+            )
+        self.loss = loss_of(self.phase, loss)(contract=contract)
+        self.scores = DoseValidation()
+        self._take_phase(channels_last=channels_last, compile_network=compile)
+
+    def forward(
+        self, image: Float[Tensor, "batch channel i j k"], constraints: Float[Tensor, "batch constraint"]
+    ) -> Float[Tensor, "batch 1 i j k"]:
+        """Return the dose as a fraction of the prescription."""
+        return self.network(self._in_memory_format(image), constraints)
+
+    def infer(
+        self,
+        inputs: Mapping[str, Tensor],
+        *,
+        window: SlidingWindow,
+        flip_axes: Sequence[int] = (),
+        tile: Sequence[int] | None = None,
+    ) -> Float[Tensor, "1 i j k"]:
+        """Return the dose of a whole case as a fraction of the prescription; see `Learning.infer`."""
+        size = self.contract.patch_size if tile is None else tuple(tile)
+        image, inside = surrounded(inputs[IMAGE], size)
+        constraints = inputs[CONSTRAINTS][None]
+
+        def run(patches: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch 1 i j k"]:
+            return self(patches, constraints.expand(len(patches), -1))
+
+        network = average_mirrored(run, flip_axes, mirrored_channels(self.contract))
+        foreground = body_of(image) if window.skip_background else None
+        return window(network, image, patch_size=size, foreground=foreground)[(slice(None), *inside)]
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Float[Tensor, ""]:
+        """Return the loss of a batch, scaled so that each optimizer step uses the mean over its batches."""
+        loss = self.loss(self(batch[IMAGE], batch[CONSTRAINTS]), batch[DOSE], batch[IMAGE])
+        return self._scaled(loss, batch_idx, size=len(batch[IMAGE]))
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Predict whole volumes and count."""
+        cases = zip(batch[IMAGE], batch[CONSTRAINTS], strict=True)
+        prediction = torch.stack(
+            [self.infer({IMAGE: image, CONSTRAINTS: limits}, window=self.window) for image, limits in cases]
+        )
+        count_case(self.scores, self.contract, prediction, batch)
+        return {"prediction": prediction}

@@ -1,0 +1,42 @@
+"""What both kinds of dose models need: the contract in a checkpoint, and the errors of a validated batch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from medexp.inference.decisions import Dose
+from medexp.keys import DOSE, IMAGE, POSSIBLE
+from medexp.metrics.dose_validation import DoseValidation
+from medexp.types import DoseContract
+
+
+def dose_record(contract: DoseContract, channels: Sequence[str], decision: Dose) -> dict[str, Any]:
+    """Return the contract as plain values, which a checkpoint can hold; `channels` are the network's own."""
+    return {
+        "name": contract.name,
+        "channels": list(channels),
+        "structures": list(contract.structures),
+        "targets": dict(contract.targets),
+        "mirrored": [list(pair) for pair in contract.mirrored],
+        "num_constraints": contract.num_constraints,
+        "prescription_gy": contract.prescription_gy,
+        "distance_clip_mm": contract.distance_clip_mm,
+        "patch_size": list(contract.patch_size),
+        "plan": contract.plan.to_json(),
+        "decision": decision.to_json(),
+    }
+
+
+def count_case(
+    scores: DoseValidation,
+    contract: DoseContract,
+    prediction: Float[Tensor, "batch 1 i j k"],
+    batch: Mapping[str, Any],
+) -> None:
+    """Add the cases of a validated batch to the scores."""
+    decision = Dose(contract.prescription_gy)
+    for predicted, dose, possible, image in zip(prediction, batch[DOSE], batch[POSSIBLE], batch[IMAGE], strict=True):
+        targets = {name: image[contract.channel_of(name)] < 0 for name in contract.targets}
+        scores.add(decision.dose_gy(predicted), dose[0] * contract.prescription_gy, possible.bool(), targets)
