@@ -36,10 +36,21 @@ class Oddities:
 
 @dataclass(frozen=True)
 class DoseErrors:
-    """Errors over the whole grid, where the reference is high, and in every structure.
+    """Errors where dose may be, on the whole grid, where the reference is high, and in every structure.
 
-    `mae_at_gy` is the mean absolute error where the reference reaches so many percent of its maximum; None where the
-    reference has no dose at all.
+    Attributes:
+        mae_gy: Mean absolute error over the voxels where dose may be, or over all if nothing is known of that: air
+            without dose makes no prediction look better. Training validates with the same number.
+        rmse_gy: Root of the mean squared error, over the same voxels.
+        max_error_gy: The largest error of any voxel.
+        reference_mean_gy: Over the whole grid, as the three that follow.
+        prediction_mean_gy: The same.
+        reference_max_gy: The same.
+        prediction_max_gy: The same.
+        mae_grid_gy: Mean absolute error over the whole grid.
+        mae_at_gy: Where the reference reaches so many percent of its maximum; None where it has no dose at all.
+        mae_of_gy: In the structures.
+        oddities: What is strange about the prediction.
     """
 
     mae_gy: float
@@ -49,6 +60,7 @@ class DoseErrors:
     prediction_mean_gy: float
     reference_max_gy: float
     prediction_max_gy: float
+    mae_grid_gy: float
     mae_at_gy: Mapping[int, float | None]
     mae_of_gy: Mapping[str, float]
     oddities: Oddities
@@ -63,6 +75,7 @@ class DoseErrors:
             "reference_mean_gy": self.reference_mean_gy,
             "prediction_max_gy": self.prediction_max_gy,
             "reference_max_gy": self.reference_max_gy,
+            "mae_gy/whole grid": self.mae_grid_gy,
             **{f"mae_gy/at {level} percent": value for level, value in self.mae_at_gy.items()},
             **{f"mae_gy/{structure}": value for structure, value in self.mae_of_gy.items()},
             "num_negative_voxels": self.oddities.num_negative,
@@ -113,8 +126,16 @@ def dose_errors(
     *,
     masks: Mapping[str, Bool[np.ndarray, "i j k"]],
     prescription_gy: float,
+    possible_dose: Bool[np.ndarray, "i j k"] | None = None,
 ) -> DoseErrors:
-    """Compare a prediction with its reference on the whole grid and in every structure that has a voxel.
+    """Compare a prediction with its reference.
+
+    Args:
+        reference_gy: Delivered dose.
+        prediction_gy: Predicted dose on the same grid; it is scored as it is.
+        masks: Structures; one without a voxel is left out.
+        prescription_gy: To the target of the highest dose.
+        possible_dose: Where dose may be; None, or nowhere: every voxel counts.
 
     Raises:
         CaseError: A dose is not finite, or the reference is negative somewhere.
@@ -124,18 +145,20 @@ def dose_errors(
     require_reference(reference_gy)
     require_finite(prediction_gy, "the predicted dose")
     error = np.abs(prediction_gy - reference_gy)
+    counted = error[possible_dose] if possible_dose is not None and possible_dose.any() else error
     highest = float(reference_gy.max())
     at_levels = {
         level: _mean(error[reference_gy >= highest * level / 100]) if highest > 0 else None for level in LEVELS_PERCENT
     }
     return DoseErrors(
-        mae_gy=_mean(error),
-        rmse_gy=float(np.sqrt(np.mean(np.square(error, dtype=np.float64)))),
+        mae_gy=_mean(counted),
+        rmse_gy=float(np.sqrt(np.mean(np.square(counted, dtype=np.float64)))),
         max_error_gy=float(error.max()),
         reference_mean_gy=_mean(reference_gy),
         prediction_mean_gy=_mean(prediction_gy),
         reference_max_gy=highest,
         prediction_max_gy=float(prediction_gy.max()),
+        mae_grid_gy=_mean(error),
         mae_at_gy=at_levels,
         mae_of_gy={name: _mean(error[mask]) for name, mask in masks.items() if mask.any()},
         oddities=oddities_of(prediction_gy, prescription_gy),

@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Bool, Float64, Num, Real
 
 from medexp.errors import CaseError, CohortError
+from medexp.io.openkbp import ORGANS, TARGETS_GY
 from medexp.metrics.grids import require_same_grid, spacing_on
 
-OARS = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Esophagus", "Larynx", "Mandible")
-TARGETS = ("PTV56", "PTV63", "PTV70")
+OARS = ORGANS
+TARGETS = tuple(TARGETS_GY)
 _TENTH_CC_MM3 = 100.0
 _TARGET_PERCENTILES = {"D_99": 1.0, "D_95": 5.0, "D_1": 99.0}
 

@@ -31,6 +31,20 @@ def test_errors_by_hand():
     assert (found.reference_max_gy, found.prediction_max_gy) == (72.0, 64.0)
 
 
+def test_air_where_no_dose_may_be_does_not_dilute_the_mean():
+    possible = np.array([0, 1, 1, 1], bool).reshape(4, 1, 1)
+    found = dose_errors(REFERENCE, PREDICTION, masks=MASKS, prescription_gy=70.0, possible_dose=possible)
+    assert found.mae_gy == pytest.approx(11 / 3)
+    assert found.rmse_gy == pytest.approx(math.sqrt(73 / 3))
+    assert found.mae_grid_gy == 3.0
+
+
+def test_every_voxel_counts_where_dose_is_said_to_be_possible_nowhere():
+    nowhere = np.zeros(REFERENCE.shape, bool)
+    found = dose_errors(REFERENCE, PREDICTION, masks=MASKS, prescription_gy=70.0, possible_dose=nowhere)
+    assert found.mae_gy == scored().mae_gy == 3.0
+
+
 def test_errors_at_levels_look_where_the_reference_is_high():
     assert scored().mae_at_gy == {10: pytest.approx(11 / 3), 50: 4.0, 90: 8.0}
 
