@@ -1,12 +1,14 @@
 """2D images with a mask: raw files, prepared cohort, split, training patches, whole images."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from medexp.datasets.agreement import BACKGROUND, agreed_channels, agreed_labels, require_known_labels
-from medexp.datasets.loading import PatchLoader
+from medexp.datasets.loading import PatchBatches, PatchLoader
 from medexp.datasets.prepared_data import PreparedData
+from medexp.datasets.reading import VoxelReader
 from medexp.errors import ConfigurationError
 from medexp.io.prepared import PreparedCohort
 from medexp.io.tiff import Gray
@@ -18,7 +20,7 @@ from medexp.transforms.augmentation import Augmentation
 from medexp.types import Amount, Count, DataContract, Index, Positive, Share
 
 
-class LabelledImages(PreparedData):
+class LabelledImages(PreparedData[DataContract]):
     """Any images with one kind of object: conf/dataset/*.yaml says which. `open` it before asking for data."""
 
     def __init__(
@@ -158,11 +160,13 @@ class LabelledImages(PreparedData):
             patch_size=self.patch_size or cohort.plan.patch_size,
         )
 
+    def _reader(self, cohort: PreparedCohort, contract: DataContract, *, fold: int) -> VoxelReader:
+        return VoxelReader.of(cohort, contract, fold=fold)
+
     def train_dataloader(self) -> PatchLoader:
         """Return a loader of training batches; see `medexp.keys` for what is in one."""
         return self._require_open().train_loader(
-            augmentation=self.augmentation,
-            positions=self.positions,
+            partial(PatchBatches, augmentation=self.augmentation, positions=self.positions),
             batch_size=self.batch_size,
             steps_per_epoch=self.steps_per_epoch,
             samples_per_case=self.patches_per_image,

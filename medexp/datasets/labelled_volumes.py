@@ -1,12 +1,14 @@
 """Volumes with a label map: raw files, prepared cohort, folds, training patches, whole volumes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from medexp.datasets.agreement import BACKGROUND, agreed_channels, agreed_labels, require_known_labels
-from medexp.datasets.loading import PatchLoader
+from medexp.datasets.loading import PatchBatches, PatchLoader
 from medexp.datasets.prepared_data import PreparedData
+from medexp.datasets.reading import VoxelReader
 from medexp.errors import ConfigurationError
 from medexp.io.prepared import PreparedCohort
 from medexp.metrics.lesions import ProtocolName
@@ -19,7 +21,7 @@ from medexp.types import Amount, Count, DataContract, Positive, Share
 MOCK_SHAPE = (96, 112, 96)  # voxels
 
 
-class LabelledVolumes(PreparedData):
+class LabelledVolumes(PreparedData[DataContract]):
     """Any segmentation dataset: conf/dataset/*.yaml says which. `open` it before asking for data."""
 
     def __init__(
@@ -140,11 +142,14 @@ class LabelledVolumes(PreparedData):
             patch_size=patch_size,
         )
 
+    def _reader(self, cohort: PreparedCohort, contract: DataContract, *, fold: int) -> VoxelReader:
+        return VoxelReader.of(cohort, contract, fold=fold)
+
     def train_dataloader(self) -> PatchLoader:
         """Return a loader of training batches; see `medexp.keys` for what is in one."""
+        positions = LabelPositions(self.foreground_fraction)
         return self._require_open().train_loader(
-            augmentation=self.augmentation,
-            positions=LabelPositions(self.foreground_fraction),
+            partial(PatchBatches, augmentation=self.augmentation, positions=positions),
             batch_size=self.batch_size,
             steps_per_epoch=self.steps_per_epoch,
         )

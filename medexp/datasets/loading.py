@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from medexp.datasets.buffers import Recycler, empty
-from medexp.datasets.reading import VoxelReader
+from medexp.datasets.reading import VoxelReader, WholeReader
 from medexp.datasets.worker_signals import leave_signals_to_main, signals_held
 from medexp.io.prepared import StoredCase
 from medexp.keys import CASE, IMAGE, LABEL
@@ -46,9 +46,18 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+@runtime_checkable
+class Batches(Protocol):
+    """Makes whole batches; a sample is a pure function of a seed and its key, whatever the worker, rank or batch."""
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> Batch:
+        """Return the batch of these samples. PyTorch calls this with what the batch sampler gave."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class PatchBatches(Dataset[Batch]):
-    """Batches by their samples' keys. Every sample is a pure function of the seed and its key."""
+    """Patches of labelled cases, by their samples' keys."""
 
     cases: tuple[StoredCase, ...]
     reader: VoxelReader
@@ -91,7 +100,7 @@ class PatchLoader:
 
     def __init__(
         self,
-        batches: PatchBatches,
+        batches: Batches,
         order: GlobalBatches,
         *,
         num_workers: int,
@@ -110,7 +119,7 @@ class PatchLoader:
         self.batch_sampler = order
         self._position = (order.sampler.epoch, order.sampler.first_batch)
         self._loader = DataLoader(
-            batches,
+            cast("Dataset[Batch]", batches),  # of which PyTorch asks only for batches by keys
             batch_sampler=order,
             num_workers=num_workers,
             collate_fn=_as_it_is,
@@ -170,7 +179,7 @@ class PatchLoader:
 class VolumeLoader:
     """Whole volumes, one per batch, in a fixed order; every rank sees all of them, so scores need no exchange."""
 
-    def __init__(self, cases: Sequence[StoredCase], reader: VoxelReader) -> None:
+    def __init__(self, cases: Sequence[StoredCase], reader: WholeReader) -> None:
         self.cases, self.reader = tuple(cases), reader
 
     def __len__(self) -> int:
@@ -178,8 +187,7 @@ class VolumeLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for case in self.cases:
-            label = torch.from_numpy(np.array(case.label()))
-            yield {IMAGE: self.reader.volume(case)[None], LABEL: label[None], CASE: [case.case]}
+            yield self.reader.whole(case)
 
 
 def _as_it_is(batch: Any) -> Any:

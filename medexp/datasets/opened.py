@@ -3,22 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from medexp.datasets.loading import PatchBatches, PatchLoader, VolumeLoader, worker_count
-from medexp.datasets.reading import VoxelReader
+from medexp.datasets.loading import Batches, PatchLoader, VolumeLoader, worker_count
+from medexp.datasets.reading import WholeReader
 from medexp.errors import CohortError, ConfigurationError
 from medexp.io.prepared import MANIFEST, PreparedCohort, StoredCase
 from medexp.preparation.store import Rebuilder
 from medexp.sampling.order import GlobalBatches
-from medexp.sampling.patches import Positions
-from medexp.transforms.augmentation import Augmentation
-from medexp.types import DataContract
+from medexp.types import DataContract, DoseContract
 
 VALIDATION, TEST = "validation", "test"
-_MAPPED_IMAGE_FILES = 64
+DOSES = "doses"  # the kind of cohort whose cases have a dose instead of a label
+
+Contract = TypeVar("Contract", DataContract, DoseContract)
 
 
 @runtime_checkable
@@ -33,12 +33,12 @@ class PreparesUnseen(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class Opened(Generic[Contract]):
     """A cohort with a fold chosen."""
 
     cohort: PreparedCohort
-    contract: DataContract
-    reader: VoxelReader
+    contract: Contract
+    reader: WholeReader
     train: tuple[StoredCase, ...]
     validation: tuple[StoredCase, ...]
     seed: int
@@ -49,17 +49,19 @@ class Opened:
         cls,
         prepared: Path,
         *,
-        agree: Callable[[PreparedCohort, str], DataContract],
+        agree: Callable[[PreparedCohort, str], Contract],
+        reader_of: Callable[..., WholeReader],
         fold: int,
         store: Path | None,
         seed: int,
         num_workers: int | None,
-    ) -> "Opened":
+    ) -> "Opened[Contract]":
         """Read the records of a prepared cohort and choose a fold; no array is touched.
 
         Args:
             prepared: The folder that stage=prepare wrote to.
             agree: Returns what the dataset promises of the cohort; its second argument is the place, for messages.
+            reader_of: Returns the reader of (cohort, contract, fold=).
             fold: Which cases validate.
             store: Where the entries are; None: where prepare put them.
             seed: Of order, patches and augmentation.
@@ -73,30 +75,28 @@ class Opened:
         contract = agree(cohort, str(prepared / MANIFEST))
         train, validation = cohort.fold(fold)
         for kind, cases in (("training", train), ("validation", validation)):
-            _require_labelled(cases, f"fold {fold} of {prepared / MANIFEST}: expected labelled {kind} cases")
-        order = tuple(cohort.channels.index(channel) for channel in contract.channels)
-        mapped = _MAPPED_IMAGE_FILES if cohort.kind == "images" else None  # mapping a small file anew costs little
-        reader = VoxelReader(order, cohort.channel_statistics(fold), max_mapped=mapped)
+            _require_answers(cases, f"fold {fold} of {prepared / MANIFEST}", kind=kind, of_doses=cohort.kind == DOSES)
+        reader = reader_of(cohort, contract, fold=fold)
         return cls(cohort, contract, reader, tuple(train), tuple(validation), seed, worker_count(num_workers))
 
     def train_loader(
         self,
+        batches: Callable[..., Batches],
         *,
-        augmentation: Augmentation,
-        positions: Positions,
         batch_size: int,
         steps_per_epoch: int | None,
         samples_per_case: int = 1,
     ) -> PatchLoader:
-        """Return a loader of training batches; see `medexp.keys` for what is in one."""
-        batches = PatchBatches(
-            cases=self.train,
-            reader=self.reader,
-            augmentation=augmentation,
-            patch_size=self.contract.patch_size,
-            positions=positions,
-            seed=self.seed,
-        )
+        """Return a loader of training batches; see `medexp.keys` for what is in one.
+
+        Args:
+            batches: Makes what the loader asks for batches, of the training cases, their reader, a patch's size and the
+                seed; what else it needs is bound to it.
+            batch_size: Samples of a batch over all devices.
+            steps_per_epoch: Batches of an epoch; None: `samples_per_case` of every training case.
+            samples_per_case: In an epoch without a number of steps.
+        """
+        made = batches(cases=self.train, reader=self.reader, patch_size=self.contract.patch_size, seed=self.seed)
         order = GlobalBatches(
             num_cases=len(self.train),
             batch_size=batch_size,
@@ -104,7 +104,7 @@ class Opened:
             seed=self.seed,
             samples_per_case=samples_per_case,
         )
-        return PatchLoader(batches, order, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())
+        return PatchLoader(made, order, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())
 
     def val_loader(self) -> VolumeLoader:
         """Return a loader of the fold's whole validation cases."""
@@ -136,8 +136,10 @@ class Opened:
         return tuple(settings.prepare_unseen(folder, prepared=self.cohort, num_workers=self.num_workers))
 
 
-def _require_labelled(cases: Sequence[StoredCase], expectation: str) -> None:
-    without = [case.case for case in cases if not case.has_label]
+def _require_answers(cases: Sequence[StoredCase], place: str, *, kind: str, of_doses: bool) -> None:
+    complete, answer = ("planned", "dose") if of_doses else ("labelled", "label")
+    without = [case.case for case in cases if not (case.has_dose if of_doses else case.has_label)]
     if not cases or without:
-        found = f"{without[:5]} without a label" if without else "none"
-        raise CohortError(f"{expectation}, got {found}; add cases or lower dataset.num_folds, and run stage=prepare")
+        found = f"{without[:5]} without a {answer}" if without else "none"
+        message = f"{place}: expected {complete} {kind} cases, got {found}; add cases or lower dataset.num_folds"
+        raise CohortError(f"{message}, and run stage=prepare")

@@ -162,9 +162,9 @@ def test_training_reads_patches_and_never_a_whole_image(place, monkeypatch):
 def test_few_files_stay_mapped(place):
     data = opened(place)
     reader = data._opened.reader
-    reader.max_mapped = 2
+    reader.files.most = 2
     list(data.train_dataloader())
-    assert len(reader._mapped) <= 2
+    assert len(reader.files) <= 2
     assert np.isfinite(reader.volume(data._opened.train[0]).numpy()).all()
 
 
