@@ -10,15 +10,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from medexp.errors import UnknownOptionError
 
-if TYPE_CHECKING:
-    from medexp.metrics.dvh import Dvh
+from medexp.metrics.dvh import Dvh
 
 ProtocolName: TypeAlias = Literal["prostate_sib"]
 
@@ -63,7 +62,7 @@ class Limit:
         """Return where it is measured, as a key of `regions_of`."""
         return " - ".join((structure, *self.without))
 
-    def value(self, dvh: "Dvh") -> float:
+    def value(self, dvh: Dvh) -> float:
         """Return the value that is compared with the bound."""
         if self.dose_gy is None:
             return dvh.maximum_gy
@@ -204,7 +203,7 @@ def protocol_of(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def check_limits(dvhs: Mapping[str, "Dvh | None"], protocol: Protocol) -> CheckedLimits:
+def check_limits(dvhs: Mapping[str, Dvh | None], protocol: Protocol) -> CheckedLimits:
     """Compare every limit of a protocol with a dose.
 
     Args:
