@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from medexp.errors import UnknownOptionError
-
 from medexp.metrics.dvh import Dvh
 
 ProtocolName: TypeAlias = Literal["prostate_sib"]

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medexp.errors import CohortError, GridMismatchError
-from medexp.io.pairing import Pair
 from medexp.io.tables import write_table
 from medexp.metrics.lesions import ProtocolName
 from medexp.metrics.nnunet import ScoredFiles, nnunet_summary
 from medexp.metrics.object_scores import ObjectScoring
 from medexp.metrics.summary import ColumnSummary
 from medexp.runs.files import sha256_of, write_json, write_text
-from medexp.runs.processes import for_each
 from medexp.stages.context import Context, Result
 from medexp.stages.evaluated_files import Selection, find_labels, select
 from medexp.stages.measuring import measure, objects_of_image, write_objects
 from medexp.stages.object_tables import ImageObjects, pooled_scores
+from medexp.stages.outcomes import Refused, all_done, listed
 from medexp.stages.score_tables import (
     LESION_COLUMNS,
     Foreground,
@@ -33,13 +32,12 @@ from medexp.stages.score_tables import (
     score_lines,
     summaries,
 )
-from medexp.stages.scoring import BadPair, ScoredPair, Scoring, score_pair, scoring_of
+from medexp.stages.scoring import ScoredPair, score_pair, scoring_of
 from medexp.types import Index, Positive
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-_LISTED = 20
 
 
 def evaluate(
@@ -93,7 +91,13 @@ def evaluate(
         values, regions, nsd_tolerances_mm, lesions=lesions, variant=lesion_variant, snfh_slip=snfh_slip
     )
     scoring = replace(scoring, objects=objects)
-    scored = _score_all(selection.pairs, scoring, num_workers)
+    scored = all_done(
+        partial(score_pair, scoring=scoring),
+        selection.pairs,
+        num_workers=num_workers,
+        what="cases scored",
+        refusal=partial(_refusal, num_cases=len(selection.pairs)),
+    )
     rows = case_rows(scored)
     overall = foreground(rows, list(values), empty_reference=empty_reference)
     columns = summaries(rows, empty_reference=empty_reference)
@@ -116,29 +120,11 @@ def evaluate(
     return _result(files, columns, overall, settings, len(scored))
 
 
-def _score_all(pairs: Sequence[Pair], scoring: Scoring, num_workers: int | None) -> list[ScoredPair]:
-    """Return the scores in the order of the pairs, which does not depend on the number of processes."""
-    done: dict[int, ScoredPair] = {}
-    bad: dict[int, BadPair] = {}
-    for index, outcome in for_each(
-        partial(score_pair, scoring=scoring), pairs, num_workers=num_workers, what="cases scored"
-    ):
-        if isinstance(outcome, BadPair):
-            bad[index] = outcome
-            log.warning("%s cannot be scored; the other cases are still checked", outcome.pair.case)
-        else:
-            done[index] = outcome
-    if bad:
-        raise _refusal([bad[index] for index in sorted(bad)], len(pairs))
-    return [done[index] for index in range(len(pairs))]
-
-
-def _refusal(bad: Sequence[BadPair], num_cases: int) -> CohortError | GridMismatchError:
-    lines = [f"{one.pair.case}: {reason}" for one in bad for reason in one.reasons]
-    rest = f"\n  and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
-    listing = "".join(f"\n  {line}" for line in lines[:_LISTED]) + rest
-    message = f"expected {num_cases} pairs of label maps that can be compared, {len(bad)} cannot:{listing}\n"
-    if all(one.is_grid for one in bad):
+def _refusal(refused: Sequence[Refused], num_cases: int) -> CohortError | GridMismatchError:
+    message = (
+        f"expected {num_cases} pairs of label maps that can be compared, {len(refused)} cannot:{listed(refused)}\n"
+    )
+    if all(one.is_grid for one in refused):
         remedy = "Resample the predictions to the references' grid (nearest neighbor), or name other files."
         return GridMismatchError(message + remedy)
     return CohortError(message + "Correct the files, or name the labels that they hold in dataset.labels.")

@@ -14,6 +14,7 @@ from medexp.metrics.grids import mask_of as pixels_of
 from medexp.metrics.object_labels import objects_of
 from medexp.metrics.object_scores import ObjectScores, ObjectScoring, score_objects
 from medexp.metrics.objects import ObjectMeasures, measure_objects, square_side_um
+from medexp.stages.outcomes import Refused
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +46,6 @@ class MeasuredImage:
     shape: tuple[int, ...]
     pixel_size_um: float | None
     objects: Mapping[str, ObjectMeasures]
-
-
-@dataclass(frozen=True)
-class BadImage:
-    """Why an image cannot be measured."""
-
-    case: str
-    reason: str
 
 
 def is_image(path: Path) -> bool:
@@ -109,7 +102,7 @@ def measure_image(
     labels: Mapping[str, int],
     structures: Mapping[str, tuple[int, ...]],
     scoring: ObjectScoring,
-) -> MeasuredImage | BadImage:
+) -> MeasuredImage | Refused:
     """Read and measure a prediction; what is wrong with it is returned, so that all bad ones can be listed."""
     try:
         if not is_image(image.path):
@@ -124,5 +117,5 @@ def measure_image(
             for name, values in structures.items()
         }
     except CaseError as error:
-        return BadImage(image.case, str(error))
+        return Refused(image.case, (str(error),))
     return MeasuredImage(image.case, image.path, read.file.sha256, read.array.shape, side_um, objects)

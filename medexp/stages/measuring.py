@@ -11,11 +11,11 @@ from medexp.errors import CohortError, ConfigurationError
 from medexp.metrics.object_scores import ObjectScoring
 from medexp.plots.objects import object_figure, size_and_shape
 from medexp.runs.files import atomic_write, sha256_of, write_json
-from medexp.runs.processes import for_each
 from medexp.stages.context import Context, Result
 from medexp.stages.evaluated_files import find_labels, select_predictions
-from medexp.stages.image_scoring import BadImage, MeasuredImage, PredictedImage, measure_image
+from medexp.stages.image_scoring import MeasuredImage, measure_image
 from medexp.stages.object_tables import ImageObjects, object_rows, reference_rows, write_object_tables
+from medexp.stages.outcomes import Refused, all_done, listed
 from medexp.stages.scoring import ScoredPair, Scoring
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-_LISTED = 20
 
 
 def measure(
@@ -50,7 +49,8 @@ def measure(
     values = dict(labels) if labels is not None else find_labels([place], context=context)
     structures = Scoring(values, {name: tuple(members) for name, members in regions.items()}, ()).structures
     work = partial(measure_image, labels=values, structures=structures, scoring=objects)
-    measured = _measured(work, images, num_workers)
+    refusal = partial(_refusal, num_images=len(images))
+    measured = all_done(work, images, num_workers=num_workers, what="images measured", refusal=refusal)
     found = [ImageObjects(one.case, one.shape, one.objects) for one in measured]
     files = write_objects(context.run.folder, found)
     settings = {"measure_only": True, "labels": values, "regions": dict(regions), "objects": asdict(objects)}
@@ -64,20 +64,8 @@ def measure(
     return Result(outputs=files, scores=scores, lines=(*lines, f"tables: {files['all_objects'].parent}"))
 
 
-def _measured(work: Any, images: Sequence[PredictedImage], num_workers: int | None) -> list[MeasuredImage]:
-    done: dict[int, MeasuredImage] = {}
-    bad: dict[int, BadImage] = {}
-    for index, outcome in for_each(work, images, num_workers=num_workers, what="images measured"):
-        if isinstance(outcome, BadImage):
-            bad[index] = outcome
-        else:
-            done[index] = outcome
-    if bad:
-        lines = [f"{bad[index].case}: {bad[index].reason}" for index in sorted(bad)]
-        rest = f"\n  and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
-        listing = "".join(f"\n  {line}" for line in lines[:_LISTED]) + rest
-        raise CohortError(f"expected {len(images)} masks that can be measured, {len(bad)} cannot:{listing}")
-    return [done[index] for index in range(len(images))]
+def _refusal(refused: Sequence[Refused], num_images: int) -> CohortError:
+    return CohortError(f"expected {num_images} masks that can be measured, {len(refused)} cannot:{listed(refused)}")
 
 
 def _write_manifest(

@@ -19,6 +19,7 @@ from medexp.metrics.segmentation import CaseScores, score_case
 from medexp.metrics.toolkit import ToolkitScores, toolkit_scores
 from medexp.preparation.verification import grid_difference
 from medexp.stages.image_scoring import is_image, pixel_side_um, read_image_labels, score_image_objects
+from medexp.stages.outcomes import Refused
 
 _LISTED_VALUES = 10
 _VARIANTS = ("official", "toolkit")
@@ -124,40 +125,31 @@ class ScoredPair:
     objects: Mapping[str, ObjectScores] | None = None
 
 
-@dataclass(frozen=True)
-class BadPair:
-    """Why a pair cannot be scored. `is_grid` says that the grids, and nothing else, are to blame."""
-
-    pair: Pair
-    reasons: tuple[str, ...]
-    is_grid: bool
-
-
-def score_pair(pair: Pair, scoring: Scoring) -> ScoredPair | BadPair:
+def score_pair(pair: Pair, scoring: Scoring) -> ScoredPair | Refused:
     """Read, check and score one case; what is wrong with it is returned, so that all bad cases can be listed."""
     if is_image(pair.prediction) != is_image(pair.reference):
         reason = f"{pair.prediction} and {pair.reference}: expected two images or two volumes, got one of each"
-        return BadPair(pair, (reason,), is_grid=False)
+        return Refused(pair.case, (reason,))
     return _score_image_pair(pair, scoring) if is_image(pair.prediction) else _score_volume_pair(pair, scoring)
 
 
-def _score_image_pair(pair: Pair, scoring: Scoring) -> ScoredPair | BadPair:
+def _score_image_pair(pair: Pair, scoring: Scoring) -> ScoredPair | Refused:
     objects = scoring.objects
     try:
         sides = [read_image_labels(path, scoring.labels) for path in (pair.prediction, pair.reference)]
         side_um = pixel_side_um(objects.pixel_size_um if objects else None, sides, pair.images)
     except CaseError as error:
-        return BadPair(pair, (str(error),), is_grid=False)
+        return Refused(pair.case, (str(error),))
     prediction, reference = (side.array for side in sides)
     if prediction.shape != reference.shape:
         shapes = f"{prediction.shape} and {reference.shape}"
         reason = f"{pair.prediction} and {pair.reference}: expected images of one size, got {shapes}"
-        return BadPair(pair, (reason,), is_grid=True)
+        return Refused(pair.case, (reason,), is_grid=True)
     reasons = _changed(pair, sides[0].file)
     for path, array in ((pair.prediction, prediction), (pair.reference, reference)):
         reasons += _strangers(path, array, scoring)
     if reasons:
-        return BadPair(pair, tuple(reasons), is_grid=False)
+        return Refused(pair.case, tuple(reasons))
     arrays = (prediction, reference)
     return ScoredPair(
         pair=pair,
@@ -170,21 +162,21 @@ def _score_image_pair(pair: Pair, scoring: Scoring) -> ScoredPair | BadPair:
     )
 
 
-def _score_volume_pair(pair: Pair, scoring: Scoring) -> ScoredPair | BadPair:
+def _score_volume_pair(pair: Pair, scoring: Scoring) -> ScoredPair | Refused:
     try:
         prediction_file, reference_file = read_file(pair.prediction), read_file(pair.reference)
         prediction, reference = decode(prediction_file), decode(reference_file)
     except CaseError as error:
-        return BadPair(pair, (str(error),), is_grid=False)
+        return Refused(pair.case, (str(error),))
     grids = grid_difference(prediction, reference)
     if grids is not None:
         reason = f"{pair.prediction} and {pair.reference}: expected one voxel grid, got {grids}"
-        return BadPair(pair, (reason,), is_grid=True)
+        return Refused(pair.case, (reason,), is_grid=True)
     reasons = _changed(pair, prediction_file)
     for path, volume in ((pair.prediction, prediction), (pair.reference, reference)):
         reasons += _strangers(path, volume.array, scoring)
     if reasons:
-        return BadPair(pair, tuple(reasons), is_grid=False)
+        return Refused(pair.case, tuple(reasons))
     return _scored(pair, (prediction_file, reference_file), (prediction, reference), scoring)
 
 

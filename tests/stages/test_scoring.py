@@ -5,7 +5,8 @@ import pytest
 
 from medexp.errors import UnknownOptionError
 from medexp.io.pairing import Pair
-from medexp.stages.scoring import BadPair, ScoredPair, score_pair, scoring_of
+from medexp.stages.outcomes import Refused
+from medexp.stages.scoring import ScoredPair, score_pair, scoring_of
 from tests.synthetic.evaluations import LABELS, REGIONS, SHAPE, tumor, write_map
 
 OPTIONS = {"lesions": "brats_2024_gli", "variant": "official", "snfh_slip": True}
@@ -49,6 +50,6 @@ def test_every_reason_of_a_pair_is_told(tmp_path):
     first, second = (write_map(tmp_path / f"{name}.nii.gz", strange) for name in "AB")
     pair = Pair("A", first, second, sha256="0" * 64)
     found = score_pair(pair, scoring_of(LABELS, REGIONS, [1.0], **OPTIONS))
-    assert isinstance(found, BadPair)
+    assert isinstance(found, Refused)
     assert len(found.reasons) == 3
     assert not found.is_grid
