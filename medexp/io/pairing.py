@@ -108,6 +108,8 @@ def case_of(name: str) -> tuple[str, bool]:
 
 def images_beside(reference: Path) -> tuple[tuple[str, Path], ...]:
     """Return the images that stand beside `X-seg.nii.gz` in a case's folder, by what follows `X-` in their names."""
+    if not _is_volume(reference.name):
+        return ()
     case, is_marked = case_of(reference.name)
     if not is_marked:
         return ()

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Float64, Num, UInt8
 
 from medexp.errors import CaseError
 from medexp.geometry.affine import corner_distance_mm, orientation, spacing_mm
@@ -16,6 +17,8 @@ from medexp.io.nifti import RawFile, Volume, decode, read_file
 # this share of the smallest voxel edge. Rounding to 32-bit floats, as file headers do, stays far below both.
 SPACING_TOLERANCE = 5e-4
 CORNER_TOLERANCE = 1e-2
+
+Frame: TypeAlias = tuple[tuple[int, ...], Float64[np.ndarray, "4 4"]]
 
 _LISTED_VALUES = 10
 
@@ -99,14 +102,20 @@ def _grid_reasons(volumes: Mapping[str, tuple[RawFile, Volume]]) -> list[str]:
 def grid_difference(volume: Volume, other: Volume) -> str | None:
     """Return in words how two grids differ beyond the tolerances, or None."""
     mine, its = volume.header, other.header
-    if mine.shape != its.shape:
-        return f"shapes {mine.shape} and {its.shape}"
-    if orientation(mine.affine) != orientation(its.affine):
-        return f"orientations {orientation(mine.affine)} and {orientation(its.affine)}"
-    sizes, its_sizes = np.array(spacing_mm(mine.affine)), np.array(spacing_mm(its.affine))
+    return frame_difference((mine.shape, mine.affine), (its.shape, its.affine))
+
+
+def frame_difference(mine: Frame, its: Frame) -> str | None:
+    """Return in words how two grids, each a shape and an affine, differ beyond the tolerances, or None."""
+    (shape, affine), (its_shape, its_affine) = mine, its
+    if shape != its_shape:
+        return f"shapes {shape} and {its_shape}"
+    if orientation(affine) != orientation(its_affine):
+        return f"orientations {orientation(affine)} and {orientation(its_affine)}"
+    sizes, its_sizes = np.array(spacing_mm(affine)), np.array(spacing_mm(its_affine))
     if np.abs(sizes / its_sizes - 1.0).max() > SPACING_TOLERANCE:
         return f"voxel sizes {_rounded(sizes)} and {_rounded(its_sizes)} mm"
-    apart = corner_distance_mm(mine.affine, its.affine, mine.shape)
+    apart = corner_distance_mm(affine, its_affine, shape)
     if apart > CORNER_TOLERANCE * its_sizes.min():
         return f"corners up to {apart:.4g} mm apart"
     return None

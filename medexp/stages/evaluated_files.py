@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from medexp.errors import CohortError, ConfigurationError, IncompletePredictionsError, ManifestError
 from medexp.io.pairing import Pair, images_beside, label_maps, paired
@@ -29,11 +29,32 @@ class Selection:
     without_reference: tuple[str, ...] = ()
 
 
-def select(predictions: str | Path | None, references: str | Path | None, *, context: Context) -> Selection:
+class Finder(Protocol):
+    """Finds the file of every case below a folder; `key` is the configuration key that named the folder."""
+
+    def __call__(self, folder: Path, *, key: str) -> dict[str, Path]:
+        """Return the files by case."""
+
+
+def select(
+    predictions: str | Path | None,
+    references: str | Path | None,
+    *,
+    context: Context,
+    find_predictions: Finder = label_maps,
+    find_references: Finder = label_maps,
+) -> Selection:
     """Return the pairs of files to score, sorted by case.
 
     The upstream run `predicted` says which cases were asked for; a folder of predictions must hold exactly the
     cases of its references.
+
+    Args:
+        predictions: A folder; None: what the upstream run wrote.
+        references: A folder; None: what the upstream run says.
+        context: The run.
+        find_predictions: Finds the cases of a folder of predictions.
+        find_references: Finds the cases of a folder of references.
 
     Raises:
         IncompletePredictionsError: Predictions or references are missing; all are listed.
@@ -41,15 +62,15 @@ def select(predictions: str | Path | None, references: str | Path | None, *, con
     """
     runs = context.upstream.get("predicted", [])
     if predictions is None and not runs:
-        message = "evaluate.predictions: expected a folder of label maps or an earlier stage=predict, got neither"
+        message = "evaluate.predictions: expected a folder of predictions or an earlier stage=predict, got neither"
         raise ConfigurationError(message)
     if predictions is None:
-        return _of_run(runs[0], references)
+        return _of_run(runs[0], references, find_references)
     if references is None:
-        message = "evaluate.references: expected a folder of label maps for evaluate.predictions, got null; name one"
+        message = "evaluate.references: expected a folder of references for evaluate.predictions, got null; name one"
         raise ConfigurationError(message)
-    predicted = label_maps(Path(predictions), key="evaluate.predictions")
-    referred = label_maps(Path(references), key="evaluate.references")
+    predicted = find_predictions(Path(predictions), key="evaluate.predictions")
+    referred = find_references(Path(references), key="evaluate.references")
     pairs = paired(predicted, referred, where="evaluate.predictions")
     return Selection(tuple(_with_images(pair) for pair in pairs), str(predictions), str(references))
 
@@ -79,14 +100,14 @@ def select_predictions(
     ]
 
 
-def _of_run(run: Run, references: str | Path | None) -> Selection:
+def _of_run(run: Run, references: str | Path | None, find_references: Finder) -> Selection:
     manifest = run.output("predictions").verified()
     entries = _entries(manifest)
-    known = {} if references is None else label_maps(Path(references), key="evaluate.references")
+    known = {} if references is None else find_references(Path(references), key="evaluate.references")
     pairs, without = [], []
     for entry in entries:
         own = entry.get("reference")
-        reference = known.get(entry["case"]) if references is not None else own and Path(_path_of(own))
+        reference = known.get(entry["case"]) if references is not None else own and run.folder / _path_of(own)
         if reference is None:
             without.append(str(entry["case"]))
             continue
@@ -103,7 +124,7 @@ def _of_run(run: Run, references: str | Path | None) -> Selection:
     _require_references(without, len(entries), references, manifest)
     images = _prepared_cases(run)
     completed = [_completed(pair, images.get(pair.case)) for pair in sorted(pairs, key=lambda pair: pair.case)]
-    place = "the labels of the predicted cases" if references is None else str(references)
+    place = "the references of the predicted cases" if references is None else str(references)
     return Selection(tuple(completed), str(manifest), place, tuple(without))
 
 
@@ -134,9 +155,9 @@ def _require_references(without: list[str], num_cases: int, references: str | Pa
         remedy = "Name the folder that holds them in evaluate.references."
         raise IncompletePredictionsError(f"{message}:{listing}\n{remedy}")
     if len(without) == num_cases:
-        message = f"{manifest}: expected references of the predicted cases, got {num_cases} cases without a label"
+        message = f"{manifest}: expected references of the predicted cases, got {num_cases} cases without one"
         raise CohortError(f"{message}; name a folder with evaluate.references=FOLDER")
-    log.warning("%d of %d predicted cases have no label and are not scored:%s", len(without), num_cases, listing)
+    log.warning("%d of %d predicted cases have no reference and are not scored:%s", len(without), num_cases, listing)
 
 
 def _prepared_cases(run: Run) -> dict[str, Mapping[str, Any]]:
