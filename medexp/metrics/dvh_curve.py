@@ -1,0 +1,151 @@
+"""Cumulative dose-volume histograms (DVHs) and their points.
+
+Definitions, for samples (voxels or finer) that each stand for a volume:
+
+- V_x is the share or volume of the structure with a dose of x or more: samples are counted, nothing is interpolated.
+- D_p is the minimum dose to the hottest p percent. A sample stands in the middle of its volume: ordered from the
+  hottest down, the dose is linear between the middles, and constant from the last middle to the end.
+- D_cc likewise, for a volume in cc; of a structure that is smaller, it is the minimum.
+- Mean, minimum and maximum are those of the samples; the mean is weighted by volume.
+
+No sample is rounded to a bin. Doses are put into 4096 bins only to be found again quickly: a point is computed from the
+samples of the few bins around it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64, UInt16
+
+RELIABLE_VOXELS = 100  # below, points of a DVH depend on how the voxels happen to lie
+_BINS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Dvh:
+    """The doses in one structure.
+
+    Attributes:
+        doses_gy: Of the samples, in any order.
+        volumes_cc: Of each sample, or one volume for all.
+        num_voxels: Voxels of the dose grid that the structure holds.
+    """
+
+    doses_gy: Float[np.ndarray, " sample"]
+    volumes_cc: Float64[np.ndarray, " sample"] | float
+    num_voxels: int
+
+    @property
+    def is_reliable(self) -> bool:
+        """Say whether the structure has enough voxels for its points to mean something."""
+        return self.num_voxels >= RELIABLE_VOXELS
+
+    @cached_property
+    def volume_cc(self) -> float:
+        """Volume of the structure."""
+        if isinstance(self.volumes_cc, float):
+            return self.volumes_cc * len(self.doses_gy)
+        return float(self.volumes_cc.sum())
+
+    @cached_property
+    def minimum_gy(self) -> float:
+        """Lowest dose."""
+        return float(self.doses_gy.min())
+
+    @cached_property
+    def maximum_gy(self) -> float:
+        """Highest dose."""
+        return float(self.doses_gy.max())
+
+    @cached_property
+    def mean_gy(self) -> float:
+        """Mean dose by volume."""
+        if isinstance(self.volumes_cc, float):
+            return float(self.doses_gy.mean(dtype=np.float64))
+        return float(self.volumes_cc @ self.doses_gy / self.volume_cc)
+
+    def dose_at_volume_percent(self, percent: float) -> float:
+        """Return D_p: the minimum dose to the hottest `percent` of the volume.
+
+        Raises:
+            ValueError: Not between 0 and 100.
+        """
+        if not 0 <= percent <= 100:
+            raise ValueError(f"expected a share of the volume from 0 to 100 percent, got {percent:g}")
+        return self._dose_at(self.volume_cc * percent / 100)
+
+    def dose_at_volume_cc(self, volume_cc: float) -> float:
+        """Return the minimum dose to the hottest `volume_cc`; the minimum, if the structure is no larger."""
+        if volume_cc < 0:
+            raise ValueError(f"expected a volume of 0 cc or more, got {volume_cc:g}")
+        return self.minimum_gy if volume_cc >= self.volume_cc else self._dose_at(volume_cc)
+
+    def volume_cc_at_dose(self, dose_gy: float) -> float:
+        """Return the volume that receives `dose_gy` or more."""
+        limit = self.doses_gy.dtype.type(dose_gy)  # 66.6 as float32 is less than 66.6: compare like with like
+        if limit <= self.minimum_gy:
+            return self.volume_cc
+        if limit > self.maximum_gy:
+            return 0.0
+        index = int(self._bin_of(np.array([limit], dtype=self.doses_gy.dtype))[0])
+        doses, volumes = self._samples(index, index)
+        return float(self._volume_above[index + 1] + volumes[doses >= limit].sum())
+
+    def volume_percent_at_dose(self, dose_gy: float) -> float:
+        """Return V_x: the share of the volume that receives `dose_gy` or more, in percent."""
+        return 100 * self.volume_cc_at_dose(dose_gy) / self.volume_cc
+
+    def curve(self, doses_gy: Float[np.ndarray, " point"]) -> Float64[np.ndarray, " point"]:
+        """Return the cumulative DVH in percent at these doses."""
+        order = np.argsort(self.doses_gy)
+        volumes = np.broadcast_to(np.float64(self.volumes_cc), self.doses_gy.shape)[order]
+        below = np.concatenate([[0.0], np.cumsum(volumes)])
+        limits = doses_gy.astype(self.doses_gy.dtype)
+        percent: Float64[np.ndarray, " point"] = 100 * (
+            1 - below[np.searchsorted(self.doses_gy[order], limits, side="left")] / below[-1]
+        )
+        return percent
+
+    def _dose_at(self, volume_cc: float) -> float:
+        """Return the dose where the volume of the hotter part reaches `volume_cc`."""
+        above, filled = self._volume_above, self._filled
+        # The last bin, from the hottest down, whose hotter bins hold no more than the volume; then its neighbors.
+        position = int(np.searchsorted(-above[filled + 1], -volume_cc, side="left"))
+        low, high = filled[max(position - 1, 0)], filled[min(position + 1, len(filled) - 1)]
+        doses, volumes = self._samples(int(low), int(high))
+        order = np.argsort(-doses)
+        doses, volumes = doses[order], volumes[order]
+        middles = above[high + 1] + np.cumsum(volumes) - volumes / 2
+        return float(np.interp(volume_cc, middles, doses))
+
+    def _samples(self, low: int, high: int) -> tuple[Float64[np.ndarray, " found"], Float64[np.ndarray, " found"]]:
+        """Return dose and volume of the samples in the bins from `low` to `high`."""
+        found = np.flatnonzero((self._bins >= low) & (self._bins <= high))
+        volumes = self.volumes_cc
+        doses = self.doses_gy[found].astype(np.float64)
+        return doses, np.full(len(found), volumes) if isinstance(volumes, float) else volumes[found]
+
+    def _bin_of(self, doses_gy: Float[np.ndarray, " sample"]) -> UInt16[np.ndarray, " sample"]:
+        width = (self.maximum_gy - self.minimum_gy) / (_BINS - 1)
+        scale = doses_gy.dtype.type(1 / width if width > 0 else 0)
+        return ((doses_gy - doses_gy.dtype.type(self.minimum_gy)) * scale).astype(np.uint16)
+
+    @cached_property
+    def _bins(self) -> UInt16[np.ndarray, " sample"]:
+        return self._bin_of(self.doses_gy)
+
+    @cached_property
+    def _volume_per_bin(self) -> Float64[np.ndarray, " bin"]:
+        if isinstance(self.volumes_cc, float):
+            return np.bincount(self._bins, minlength=_BINS + 1) * self.volumes_cc
+        return np.bincount(self._bins, self.volumes_cc, minlength=_BINS + 1)
+
+    @cached_property
+    def _volume_above(self) -> Float64[np.ndarray, " edge"]:
+        """Volume in each bin and all hotter ones; one more, 0, at the end."""
+        return np.append(np.cumsum(self._volume_per_bin[::-1])[::-1], 0.0)
+
+    @cached_property
+    def _filled(self) -> Int64[np.ndarray, " filled"]:
+        return np.flatnonzero(self._volume_per_bin)
