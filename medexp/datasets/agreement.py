@@ -8,8 +8,16 @@ from medexp.errors import ManifestError, UnknownOptionError
 BACKGROUND = "background"
 
 
-def agreed_channels(configured: Sequence[str] | None, stored: Sequence[str], *, where: str) -> tuple[str, ...]:
+def agreed_channels(
+    configured: Sequence[str] | None, stored: Sequence[str], *, where: str, key: str = "channels"
+) -> tuple[str, ...]:
     """Return the channel names in the order in which a network gets them: the configuration's, else the store's.
+
+    Args:
+        configured: The configuration's; None: the store's.
+        stored: The store's.
+        where: The prepared cohort's place, for messages.
+        key: What the names are called in the configuration.
 
     Raises:
         ManifestError: The two do not name the same channels.
@@ -18,7 +26,7 @@ def agreed_channels(configured: Sequence[str] | None, stored: Sequence[str], *, 
         return tuple(stored)
     if len(configured) != len(stored) or set(configured) != set(stored):
         raise ManifestError(
-            f"dataset.channels: expected the channels of the prepared cohort {list(stored)} in any order, "
+            f"dataset.{key}: expected the {key} of the prepared cohort {list(stored)} in any order, "
             f"got {list(configured)}; correct the key or run stage=prepare ({where})"
         )
     return tuple(configured)
@@ -38,8 +46,8 @@ def agreed_labels(configured: Mapping[str, int] | None, stored: Mapping[str, int
     return dict(sorted(stored.items(), key=lambda item: item[1]))
 
 
-def require_known_labels(names: Iterable[str], labels: Iterable[str], *, key: str) -> None:
-    """Refuse names that are no labels.
+def require_known_labels(names: Iterable[str], labels: Iterable[str], *, key: str, kind: str = "labels") -> None:
+    """Refuse names that are no labels, or whatever `kind` calls them.
 
     Raises:
         UnknownOptionError: Names the key and the nearest label.
@@ -49,4 +57,4 @@ def require_known_labels(names: Iterable[str], labels: Iterable[str], *, key: st
         if name not in known:
             close = get_close_matches(name, known, n=1) or get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}"
-            raise UnknownOptionError(f"{key}: expected names of labels, got '{name}'; {hint}")
+            raise UnknownOptionError(f"{key}: expected names of {kind}, got '{name}'; {hint}")

@@ -90,6 +90,48 @@ class LabelPositions:
         )
 
 
+@runtime_checkable
+class Planned(Protocol):
+    """What positions of doses are chosen from: a stored case."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size without channels."""
+        ...
+
+    def high_dose(self) -> Integer[np.ndarray, "voxel column"]:
+        """Return voxels of a considerable dose as rows (1, coordinates)."""
+        ...
+
+
+@dataclass(frozen=True)
+class HighDosePositions:
+    """A share of the patches is centered on a voxel of a considerable dose, the others lie anywhere."""
+
+    high_dose_fraction: float
+
+    def start(self, generator: np.random.Generator, case: Planned, *, patch_size: Sequence[int]) -> tuple[int, ...]:
+        """Return the first voxel of a patch."""
+        return patch_start(
+            generator,
+            shape=case.shape,
+            patch_size=patch_size,
+            foreground_fraction=self.high_dose_fraction,
+            foreground=case.high_dose,
+        )
+
+
+def moved_start(
+    start: Sequence[int], shift: Sequence[int], *, shape: Sequence[int], patch_size: Sequence[int]
+) -> tuple[int, ...]:
+    """Return where a patch begins that was moved, but no farther than to where the volume ends.
+
+    A patch shows voxels of the volume all over. One that is larger than the volume goes on to show all of it.
+    """
+    ends = [sorted((0, length - size)) for length, size in zip(shape, patch_size, strict=True)]
+    return tuple(min(max(first + by, low), high) for first, by, (low, high) in zip(start, shift, ends, strict=True))
+
+
 @dataclass(frozen=True)
 class ObjectPositions:
     """A share of the patches lies on objects, not always in their middle; the others hold little or nothing of them.
