@@ -7,10 +7,13 @@ from typing import Any
 
 from medexp.geometry.grids import grid_from_json
 from medexp.io.prepared import FORMAT
+from medexp.preparation.dose_entry import DoseTransform
 from medexp.preparation.store import AnyTransform, Outcome
 from medexp.runs.identity import identity_of
 
+# What the facts of one kind of case add to its record.
 _OF_IMAGES = ("coverage", "object_count", "mean_diameter_px", "stored_type")
+_OF_DOSES = ("prescription_gy", "constraints", "case_type", "dose", "flags", "metadata", "unmatched_structures")
 
 
 def case_record(outcome: Outcome) -> dict[str, Any]:
@@ -30,7 +33,7 @@ def case_record(outcome: Outcome) -> dict[str, Any]:
         **grid.described(),
         "grid": dict(facts["grid"]),
         **({"stored_spacing_mm": list(facts["spacing_mm"])} if "spacing_mm" in facts else {}),
-        **{name: facts[name] for name in _OF_IMAGES if name in facts},
+        **{name: facts[name] for name in (*_OF_IMAGES, *_OF_DOSES) if name in facts},
         **case.notes,
         "voxel_sha256": facts["voxel_sha256"],
         "channel_sha256": list(facts["channel_sha256"]),
@@ -53,7 +56,8 @@ def make_manifest(
     """Return manifest.json's content; cases without an entry are listed under `excluded` with their reasons."""
     cases = [case_record(outcome) for outcome in outcomes if outcome.key is not None]
     for record, others in zip(cases, _same_labels(cases), strict=True):
-        record["warnings"] += [f"its label has the same voxels as that of {', '.join(others)}"] if others else []
+        answer = "dose" if transform.kind == DoseTransform.kind else "label"
+        record["warnings"] += [f"its {answer} has the same voxels as that of {', '.join(others)}"] if others else []
     excluded = [
         {"case": outcome.case.case, "name": outcome.case.name, "role": outcome.case.role, "reasons": [*outcome.reasons]}
         for outcome in outcomes

@@ -33,10 +33,15 @@ def write_quality_report(manifest: Mapping[str, Any], *, folder: Path, store: Pa
     rows = [*(_excluded(record) for record in manifest["excluded"]), *(_row(record) for record in manifest["cases"])]
     summary = _summary(manifest)
     write_json(folder / "qc.json", {"dataset": manifest["dataset"], "summary": summary, "cases": rows})
-    columns = _IMAGE_COLUMNS if manifest["kind"] == "images" else _VOLUME_COLUMNS
-    volumes = [] if manifest["kind"] == "images" else list(manifest["labels"])
-    write_text(folder / "qc.csv", _csv(rows, columns, volumes))
+    write_text(folder / "qc.csv", _csv(rows, _COLUMNS[manifest["kind"]], _with_volumes(manifest)))
     write_text(folder / "qc.html", _page(manifest, rows, summary, store))
+
+
+def _with_volumes(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what has a volume in every case: labels or structures."""
+    if manifest["kind"] == "doses":
+        return list(manifest["transform"]["structures"])
+    return [] if manifest["kind"] == "images" else list(manifest["labels"])
 
 
 def _excluded(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +57,9 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "warnings": list(record["warnings"]),
         "shape": list(record["shape"]),
     }
-    return common | (_of_volume(record) if "affine" in record else _of_image(record))
+    if "affine" not in record:
+        return common | _of_image(record)
+    return common | _of_volume(record) | (_of_dose(record) if "prescription_gy" in record else {})
 
 
 def _of_image(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,6 +96,23 @@ def _of_volume(record: Mapping[str, Any]) -> dict[str, Any]:
         "content": "no label"
         if label_ml is None
         else ", ".join(f"{name} {volume:.1f} ml" for name, volume in label_ml.items()),
+    }
+
+
+def _of_dose(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a case of dose prediction has beside its volumes, and what its checks measured."""
+    dose = record["dose"]
+    maximum = "not planned yet" if dose is None else f"largest dose {dose['maximum_gy']:.1f} Gy"
+    measured = {flag["name"]: flag["value"] for flag in record["flags"]}
+    return {
+        "case_type": record["case_type"],
+        "prescription_gy": record["prescription_gy"],
+        "maximum_gy": None if dose is None else dose["maximum_gy"],
+        "ptv70_mean_gy": measured.get("ptv70_mean_dose"),
+        "ptv70_d95_gy": measured.get("ptv70_d95"),
+        "flags": list(record["flags"]),
+        "failed_checks": [flag["name"] for flag in record["flags"] if not flag["passed"]],
+        "headline": f"{record['case_type']}, {record['prescription_gy']:g} Gy, {maximum}",
     }
 
 
@@ -132,17 +156,35 @@ _IMAGE_COLUMNS = (
 )  # fmt: skip
 
 
+_DOSE_COLUMNS = (
+    *_VOLUME_COLUMNS, "case_type", "prescription_gy", "maximum_gy", "ptv70_mean_gy", "ptv70_d95_gy", "failed_checks",
+)  # fmt: skip
+_COLUMNS = {"volumes": _VOLUME_COLUMNS, "images": _IMAGE_COLUMNS, "doses": _DOSE_COLUMNS}
+_PICTURES = {
+    "images": "Pictures: the image, then its mask on it.",
+    "doses": "Pictures: CT, dose from 0 to 75 Gy, dose on the CT and outlines in the axial slice through the middle of "
+    "the first structure; below, sagittal and coronal slices, the dose-volume histograms, and the dose from right to "
+    "left; the patient's right is on the left.",
+}
+
+
 def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], labels: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, *(f"{name}_ml" for name in labels), "notes"])
     for row in rows:
         values = [row.get(column, "") for column in columns]
-        plain = ["x".join(f"{number:g}" for number in value) if isinstance(value, list) else value for value in values]
+        plain = [_cell(value) for value in values]
         volumes = row.get("label_ml") or {}
         notes = "; ".join(row.get("reasons", row.get("warnings", [])))
         writer.writerow([_inert(value) for value in (*plain, *(volumes.get(name, "") for name in labels), notes)])
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, list):
+        return value
+    return "; ".join(value) if any(isinstance(one, str) for one in value) else "x".join(f"{one:g}" for one in value)
 
 
 def _inert(value: object) -> object:
@@ -162,13 +204,21 @@ def _page(
     return template.render(
         dataset=manifest["dataset"],
         channels=manifest["channels"],
-        labels=[(name, LABEL_COLORS[(value - 1) % len(LABEL_COLORS)]) for name, value in manifest["labels"].items()],
+        labels=[(name, LABEL_COLORS[(value - 1) % len(LABEL_COLORS)]) for name, value in _key(manifest).items()],
+        pictures_are=_PICTURES.get(manifest["kind"]),
         summary=summary,
         counted=[(title, summary[name]) for name, title in _COUNTED.items() if name in summary],
         is_flat=manifest["kind"] == "images",
         rows=sorted(rows, key=lambda row: (order[row["status"]], row["case"])),
         pictures=pictures,
     )
+
+
+def _key(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Return what is painted, by name, and the number of its color."""
+    if manifest["kind"] == "doses":
+        return {name: number for number, name in enumerate(manifest["transform"]["structures"], start=1)}
+    return dict(manifest["labels"])
 
 
 def _picture(store: Path, key: str) -> str:

@@ -9,7 +9,6 @@ label.npy, foreground.npy and intensities.npy; of a planned dose see `medexp.pre
 processes may make the same entry at the same time; the second finds the first's and drops its own.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -17,7 +16,6 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,13 +23,10 @@ from uuid import uuid4
 import numpy as np
 
 from medexp.errors import ManifestError
-from medexp.geometry import affine, grids, resampling
-from medexp.io import nifti, nifti_header, tiff
 from medexp.io.prepared import PICTURE, StoredCase, entry_folder
-from medexp.preparation import entry as entries
-from medexp.preparation import image_entry as images
-from medexp.preparation import normalization, verification
+from medexp.preparation.dose_entry import DoseTransform
 from medexp.preparation.entry import Entry, Transform
+from medexp.preparation.entry_code import code_version
 from medexp.preparation.image_entry import ImageTransform
 from medexp.preparation.raw_cases import RawCase
 from medexp.preparation.verification import RawContent, read_content
@@ -40,8 +35,8 @@ from medexp.runs.identity import identity_of
 
 _log = logging.getLogger(__name__)
 
-AnyTransform = Transform | ImageTransform
-_TRANSFORMS = {kind.kind: kind for kind in (Transform, ImageTransform)}
+AnyTransform = Transform | ImageTransform | DoseTransform
+_TRANSFORMS = {kind.kind: kind for kind in (Transform, ImageTransform, DoseTransform)}
 
 _MAKING, _DAMAGED = ".making-", ".damaged-"
 _LEFTOVER_SECONDS = 24 * 3600.0
@@ -64,19 +59,9 @@ class Outcome:
     reused: bool = False
 
 
-@lru_cache(maxsize=1)
-def code_version() -> str:
-    """Return a hash of the source of every module that decides what an entry holds, and of its libraries."""
-    digest = hashlib.sha256(str(sorted(nifti.reader_versions().items())).encode())
-    digest.update(str(sorted(tiff.reader_versions().items())).encode())
-    for module in (affine, grids, resampling, nifti, nifti_header, normalization, verification, entries, tiff, images):
-        digest.update(Path(str(module.__file__)).read_bytes())
-    return digest.hexdigest()
-
-
 def entry_key(source: Mapping[str, str], transform: AnyTransform) -> str:
     """Return the name of the entry that these raw files and this transform make."""
-    return identity_of({"source": dict(source), "transform": transform.to_json(), "code": code_version()})
+    return identity_of({"source": dict(source), "transform": transform.to_json(), "code": code_version(transform.kind)})
 
 
 def store_case(case: RawCase, transform: AnyTransform, store: Path) -> Outcome:
@@ -92,7 +77,7 @@ def store_case(case: RawCase, transform: AnyTransform, store: Path) -> Outcome:
     source = content.source()
     if case.problems or content.reasons:
         _, reasons = transform.verify(content)
-        return Outcome(case, None, source, {}, {}, (*case.problems, *reasons))
+        return Outcome(case, None, source, {}, {}, tuple(dict.fromkeys((*case.problems, *reasons))))
     key = entry_key(source, transform)
     record, damage = _intact(entry_folder(store, key))
     if record is not None:

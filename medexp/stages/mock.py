@@ -9,7 +9,7 @@ from medexp.preparation.mock_folder import MARKER
 from medexp.stages.context import Context, Result
 from medexp.types import Count, Index
 
-_ENDINGS = (".nii.gz", ".tif")
+_ENDINGS = (".nii.gz", ".tif", ".dcm", ".csv")
 
 _log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medexp.io.prepared import FINGERPRINT, MANIFEST, PLAN, SPLITS, PreparedCohort, StoredCase
+from medexp.preparation.dose_summary import BATCH_SUMMARY
 from medexp.preparation.image_cohort import IMAGES
 from medexp.preparation.nnunet_layout import RawLayout
 from medexp.preparation.raw_cases import RawCase
@@ -15,6 +16,7 @@ from medexp.runs.identity import identity_of
 from medexp.stages.context import Context, Result
 from medexp.types import Index
 
+_OF_ONE_KIND = {"images": IMAGES, "batch_summary": BATCH_SUMMARY}
 _LISTED = 5  # cases with warnings that are named in the summary
 
 
@@ -66,8 +68,7 @@ def prepare(
         "quality_table": "qc.csv",
         "quality_page": "qc.html",
     }
-    if (folder / IMAGES).exists():
-        files["images"] = IMAGES
+    files |= {name: file for name, file in _OF_ONE_KIND.items() if (folder / file).exists()}
     outputs = {name: folder / file for name, file in files.items()}
     splits_hash = identity_of({"splits": read_json(folder / SPLITS)})
     _track(context, cohort, splits_hash)

@@ -12,8 +12,8 @@ import pytest
 from medexp.errors import ManifestError, StorageError
 from medexp.io import nifti
 from medexp.io.prepared import StoredCase, entry_folder
-from medexp.preparation import store as stores
 from medexp.preparation.entry import Transform
+from medexp.preparation.entry_code import code_version
 from medexp.preparation.manifest import case_record
 from medexp.preparation.store import Rebuilder, remove_leftovers, store_case
 from tests.synthetic.brats import CHANNELS, LABELS, change, make_brats, path_of, settings_for
@@ -87,11 +87,11 @@ def test_another_transform_makes_another_entry(raw, store, changes):
 def test_another_library_version_makes_another_entry(raw, store, monkeypatch):
     before = store_case(raw, TRANSFORM, store).key
     monkeypatch.setattr(nifti, "reader_versions", lambda: {"numpy": "99"})
-    stores.code_version.cache_clear()
+    code_version.cache_clear()
     try:
         assert store_case(raw, TRANSFORM, store).key != before
     finally:
-        stores.code_version.cache_clear()
+        code_version.cache_clear()
 
 
 def truncate(path):
