@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, cat, nn
-from torch.nn import functional as F  # noqa: N812 - the name that everybody reads
+from torch.nn import functional as F
 
 from medexp.errors import ConfigurationError
 from medexp.types import Count
@@ -109,6 +109,7 @@ class FilmBlock(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch input i j k"], modulation: Float[Tensor, "batch embedding"]
     ) -> Float[Tensor, "batch output i j k"]:
+        """Return the features of the block's width."""
         scale, shift = self.modulate(modulation)[..., None, None, None].chunk(2, dim=1)
         hidden = _silu(self.norm_1(self.convolve_1(features)))
         hidden = torch.addcmul(shift, hidden, 1 + scale)
@@ -134,6 +135,7 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, features: Float[Tensor, "batch feature i j k"]) -> Float[Tensor, "batch feature i j k"]:
+        """Return the features, to which what they attended to is added."""
         tokens = self.query_key_value(self.norm(features)).flatten(2)  # batch 3*feature voxel
         query, key, value = tokens.unflatten(1, (3, NUM_HEADS, -1)).transpose(-1, -2).unbind(1)
         attended = F.scaled_dot_product_attention(query, key, value)  # batch head voxel feature
@@ -160,6 +162,7 @@ class AttentionGate(nn.Module):
     def forward(
         self, deeper: Float[Tensor, "batch deep *small"], skip: Float[Tensor, "batch feature *large"]
     ) -> Float[Tensor, "batch feature *large"]:
+        """Return the weighed skip connection."""
         hidden = F.relu(self.from_skip(skip) + enlarge(self.from_deeper(deeper)))
         return skip * self.weigh(hidden).sigmoid()
 
