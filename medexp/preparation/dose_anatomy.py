@@ -1,5 +1,7 @@
 """The organs and targets of a synthetic pelvis and of a synthetic neck; every patient's differ."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from jaxtyping import Bool
 
@@ -51,7 +53,7 @@ def _bowel(scene: Scene) -> Mask:
     return loops
 
 
-def pelvic_bones(scene: Scene, organs: dict[str, Bool[np.ndarray, "i j k"]]) -> Mask:
+def pelvic_bones(scene: Scene, organs: Mapping[str, Bool[np.ndarray, "i j k"]]) -> Mask:
     """Return femora, hip bones, sacrum and pubic bones."""
     bones = organs["Femur_L"] | organs["Femur_R"]
     for name, side in _SIDES:
@@ -65,34 +67,34 @@ def pelvic_bones(scene: Scene, organs: dict[str, Bool[np.ndarray, "i j k"]]) -> 
     return bones & ~soft
 
 
-def neck_organs(scene: Scene, body: Body) -> dict[str, Bool[np.ndarray, "i j k"]]:
-    """Return targets and organs of a head-and-neck patient; a third has no PTV63, a quarter no larynx."""
+def neck_organs(scene: Scene, body: Body, *, absent: Sequence[str]) -> dict[str, Bool[np.ndarray, "i j k"]]:
+    """Return targets and organs of a head-and-neck patient but those that are `absent`; its targets do not overlap."""
     side = float(scene.random.choice([-1.0, 1.0]))
     tumor = scene.moved((side * 18.0, 2.0, 8.0), 8.0)
     radii = (scene.around(24.0, 0.25), scene.around(24.0, 0.2), scene.around(30.0, 0.25))
     high = scene.ellipsoid(tumor, radii)
     middle = scene.ellipsoid((tumor[0], tumor[1] + 4.0, tumor[2] - 12.0), _grown(radii, 9.0))
-    low = _grown_neck(scene, -side) | _grown_neck(scene, side)
+    low = _nodes(scene, -side) | _nodes(scene, side)
     cord = scene.tube((0.0, 40.0), (6.0, 6.0), (-150.0, 22.0), bow_mm=(0.0, -7.0))
-    organs = {"PTV70": high}
-    has_middle, has_larynx = scene.random.random() < 0.67, scene.random.random() < 0.75
-    if has_middle:
-        organs["PTV63"] = middle & ~high & ~cord
-    organs["PTV56"] = low & ~high & ~cord & ~organs.get("PTV63", scene.nothing())
-    organs |= {
-        "Brainstem": scene.ellipsoid((0.0, 28.0, 52.0), (13.0, 12.0, 26.0)),
+    if "PTV63" in absent:
+        middle = high
+    organs = {
+        "PTV70": high,
+        "PTV63": middle & ~high & ~cord,
+        "PTV56": low & ~high & ~middle & ~cord,
+        "Brainstem": scene.ellipsoid(scene.moved((0.0, 28.0, 52.0), 4.0), (13.0, 12.0, scene.around(26.0))),
         "SpinalCord": cord,
         "RightParotid": scene.ellipsoid(scene.moved((-54.0, 12.0, 26.0), 3.0), (12.0, 20.0, 25.0)),
         "LeftParotid": scene.ellipsoid(scene.moved((54.0, 12.0, 26.0), 3.0), (12.0, 20.0, 25.0)),
         "Esophagus": scene.tube((0.0, 16.0), (8.0, 7.0), (-150.0, -62.0)),
         "Mandible": _jaw(scene),
+        "Larynx": scene.ellipsoid(scene.moved((0.0, -20.0, -40.0), 5.0), (17.0, 17.0, scene.around(20.0))),
     }
-    if has_larynx:
-        organs["Larynx"] = scene.ellipsoid((0.0, -20.0, -40.0), (17.0, 17.0, 20.0))
-    return {name: mask & (body.radius < 0.94) for name, mask in organs.items()}
+    inside = body.radius < 0.94
+    return {name: mask & inside for name, mask in organs.items() if name not in absent}
 
 
-def _grown_neck(scene: Scene, side: float) -> Mask:
+def _nodes(scene: Scene, side: float) -> Mask:
     """Return the lymph nodes of one side."""
     return scene.tube((side * 33.0, 10.0), (15.0, 20.0), (-88.0, scene.around(34.0)), bow_mm=(side * 6.0, 0.0))
 
@@ -104,13 +106,14 @@ def _jaw(scene: Scene) -> Mask:
     return outer & ~inner & (scene.y < np.float32(0.0))
 
 
-def neck_bones(scene: Scene, organs: dict[str, Bool[np.ndarray, "i j k"]]) -> Mask:
+def neck_bones(scene: Scene, organs: Mapping[str, Bool[np.ndarray, "i j k"]]) -> Mask:
     """Return spine, jaw and skull."""
     spine = scene.tube((0.0, 36.0), (16.0, 17.0), (-150.0, 24.0), bow_mm=(0.0, -7.0))
     skull = scene.ellipsoid((0.0, 0.0, 95.0), (70.0, 88.0, 70.0)) & ~scene.ellipsoid(
         (0.0, 0.0, 95.0), (63.0, 81.0, 63.0)
     )
-    return (spine & ~organs["SpinalCord"]) | organs["Mandible"] | skull
+    bones = spine | skull | organs.get("Mandible", scene.nothing())
+    return bones & ~organs.get("SpinalCord", scene.nothing())
 
 
 def _grown(radii: Point, by_mm: float) -> Point:

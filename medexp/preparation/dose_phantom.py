@@ -31,7 +31,7 @@ _ORGAN_HU: Final[Mapping[str, float]] = {
     "LeftParotid": -5.0,
     "RightParotid": -5.0,
 }
-_PELVIS_MM, _NECK_MM = (175.0, 115.0, 95.0), (160.0, 105.0, 155.0)  # half sizes of a full-size patient
+_PELVIS_MM, _NECK_MM = (175.0, 115.0, 95.0), (112.0, 98.0, 155.0)  # half sizes of a full-size patient
 _LARGEST_SHARE = 1.06  # of the prescription: below the 107 % that a plan may reach
 _EDGE_MM = 1.6  # over which a plan turns from the beams' dose to the prescribed one, outside of a target
 _COVER_MM = 3.0  # how far outside that happens
@@ -117,6 +117,8 @@ class _Patient:
         """Return the factor by which a plan lowers the dose to organs at risk beside the targets."""
         factor = np.ones(self.scene.shape, np.float32)
         for organ in self.spared:
+            if organ not in self.organs:
+                continue
             depth_mm = -signed_distance_mm(self.organs[organ] & ~targets, self.scene.spacing_mm, clip_mm=_REACH_MM)
             factor *= 1.0 - np.float32(0.25) * np.clip((depth_mm + 4.0) / 8.0, 0.0, 1.0)
         return factor
@@ -149,21 +151,29 @@ def phantom(
 
 def neck_phantom(
     seed: int | Sequence[int],
-    shape: Shape = (128, 128, 128),
+    shape: Shape = (64, 56, 128),
     spacing_mm: Point = (3.9, 3.9, 2.5),
     *,
+    absent: Sequence[str] = (),
     name: str = "neck",
 ) -> DoseCase:
     """Return a head-and-neck patient with OpenKBP's structures and a plan of 70, 63 and 56 Gy, on an axial grid (LPS).
 
     `possible_dose` ends 30 mm above and below the targets, as in the published patients.
 
+    Args:
+        seed: Another seed, another patient.
+        shape: Voxels along i, j, k.
+        spacing_mm: Their size.
+        absent: Structures that this patient has not; of the targets at most PTV63.
+        name: Of the case.
+
     Raises:
         ConfigurationError: A side is too short.
     """
     scene = Scene.of(seed, shape, spacing_mm, nominal_mm=_NECK_MM)
     body = scene.body(_neck_width, _neck_depth)
-    organs = neck_organs(scene, body)
+    organs = neck_organs(scene, body, absent=absent)
     targets_gy = {target: level for target, level in NECK_TARGETS_GY.items() if target in organs}
     airway = scene.tube((0.0, -6.0), (8.0, 7.0), (-150.0, 45.0)) & ~organs["PTV70"]
     spared = ("SpinalCord", "Brainstem", "LeftParotid", "RightParotid")
@@ -175,7 +185,7 @@ def neck_phantom(
 
 def _neck_width(z: Float32[np.ndarray, " k"]) -> Float32[np.ndarray, " k"]:
     """Return half the width of head, neck and shoulders at a height."""
-    return _blended(z, head=76.0, neck=62.0, shoulders=155.0)
+    return _blended(z, head=76.0, neck=62.0, shoulders=108.0)
 
 
 def _neck_depth(z: Float32[np.ndarray, " k"]) -> Float32[np.ndarray, " k"]:
