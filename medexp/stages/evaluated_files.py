@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from medexp.errors import CohortError, ConfigurationError, IncompletePredictionsError, ManifestError
 from medexp.io.pairing import Pair, images_beside, label_maps, paired
@@ -29,6 +29,7 @@ class Selection:
     without_reference: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Finder(Protocol):
     """Finds the file of every case below a folder; `key` is the configuration key that named the folder."""
 
