@@ -32,6 +32,7 @@ class SampleLayer:
         k: Of the layer's middle, in voxel indices.
         shifts_k: Of the points from the middle, in voxel indices.
         volumes_cc: Of the structure around each point; 0 outside.
+        cell_cc: Of a cell that lies inside the structure.
     """
 
     i: Float64[np.ndarray, " row"]
@@ -39,6 +40,7 @@ class SampleLayer:
     k: float
     shifts_k: Float64[np.ndarray, "row column"]
     volumes_cc: Float32[np.ndarray, "row column"]
+    cell_cc: float
 
 
 def sample_layers(
@@ -66,14 +68,15 @@ def sample_layers(
     i, j = (origin[axis] + steps[axis] * np.arange(size[axis]) for axis in range(2))
     pattern = _spread(np.arange(size[0])[:, None], np.arange(size[1]))
     for number, (slab, low_mm, high_mm) in enumerate(_layers(planes, step_mm)):
-        middle_mm = (low_mm + high_mm) / 2
+        middle_mm, cell_cc = (low_mm + high_mm) / 2, step_mm**2 * (high_mm - low_mm) / 1000
         section = slab.section(middle_mm, float(planes.positions_mm[slab.first]))
         yield SampleLayer(
             i=i + steps[0] * _spread(number, 0),
             j=j + steps[1] * _spread(0, number),
             k=middle_mm / planes.slice_mm,
             shifts_k=pattern * ((high_mm - low_mm) / planes.slice_mm),
-            volumes_cc=sections.share_of(section) * np.float32(step_mm**2 * (high_mm - low_mm) / 1000),
+            volumes_cc=sections.share_of(section) * np.float32(cell_cc),
+            cell_cc=cell_cc,
         )
 
 

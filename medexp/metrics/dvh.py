@@ -54,7 +54,8 @@ def dvh_of_mask(
     if near.dtype == np.bool_:
         return Dvh(doses, voxel_cc, len(doses))
     shares = near[inside]
-    return Dvh(doses, shares * (voxel_cc / _FULL), int((shares >= _HALF).sum()))
+    mostly_inside = shares >= _HALF
+    return Dvh(doses, shares * (voxel_cc / _FULL), int(mostly_inside.sum()), mostly_inside)
 
 
 def dvh_of_contours(
@@ -85,13 +86,14 @@ def dvh_of_contours(
         CaseError: The structure reaches over the grid, a dose inside of it is not finite, or a contour is not parallel
             to the slices.
     """
-    doses, volumes, lost = [], [], []
+    doses, volumes, inner, lost = [], [], [], []
     for layer in sample_layers(contours, affine, num_samples=num_samples, end_reach=end_reach):
         held = layer.volumes_cc > 0
         covered = _covered(layer, dose_gy.shape)[held]
         at_points = _interpolated(dose_gy, layer)[held]
         doses.append(np.where(covered, at_points, outside_gy or 0.0))
         volumes.append(layer.volumes_cc[held].astype(np.float64))
+        inner.append(volumes[-1] >= layer.cell_cc / 2)
         lost.append(float(volumes[-1][~covered].sum()))
     total_cc = float(sum(part.sum() for part in volumes))
     if total_cc == 0:
@@ -99,7 +101,9 @@ def dvh_of_contours(
     if outside_gy is None:
         _require_covered(sum(lost), total_cc)
     voxel_cc = float(np.prod(voxel_size_mm(affine))) / 1000
-    return Dvh(_finite(np.concatenate(doses)), np.concatenate(volumes), round(total_cc / voxel_cc))
+    return Dvh(
+        _finite(np.concatenate(doses)), np.concatenate(volumes), round(total_cc / voxel_cc), np.concatenate(inner)
+    )
 
 
 def dvh_points(
@@ -157,16 +161,19 @@ def _covered(layer: SampleLayer, shape: tuple[int, ...]) -> Bool[np.ndarray, "ro
 
 
 def _interpolated(dose_gy: Float[np.ndarray, "i j k"], layer: SampleLayer) -> Float[np.ndarray, "row column"]:
-    """Return the dose at the points of a layer; on a lattice linear interpolation is one product per axis."""
+    """Return the dose at the points of a layer; on a lattice linear interpolation goes axis by axis."""
     below = min(max(int(np.floor(layer.k)), 0), max(dose_gy.shape[2] - 2, 0))
     above = min(below + 1, dose_gy.shape[2] - 1)
-    rows, columns = _hat(layer.i, dose_gy.shape[0]), _hat(layer.j, dose_gy.shape[1])
-    lower, upper = (rows @ dose_gy[:, :, k].astype(np.float64) @ columns.T for k in (below, above))
+    lower, upper = (_at_rows(_at_rows(dose_gy[:, :, k], layer.i).T, layer.j).T for k in (below, above))
     share = np.clip(layer.k + layer.shifts_k, 0.0, dose_gy.shape[2] - 1.0) - below
     return lower + share * (upper - lower)
 
 
-def _hat(positions: Float64[np.ndarray, " position"], size: int) -> Float64[np.ndarray, "position voxel"]:
-    """Return the weights of the voxels along one axis at each position."""
-    clamped = np.clip(positions, 0, size - 1)
-    return np.maximum(0.0, 1.0 - np.abs(clamped[:, None] - np.arange(size)))
+def _at_rows(
+    plane: Float[np.ndarray, "row column"], positions: Float64[np.ndarray, " position"]
+) -> Float64[np.ndarray, "position column"]:
+    """Return the rows of a plane at fractional indices."""
+    clamped = np.clip(positions, 0, len(plane) - 1)
+    below = np.minimum(clamped.astype(np.int64), max(len(plane) - 2, 0))
+    share = (clamped - below)[:, None]
+    return (1.0 - share) * plane[below] + share * plane[np.minimum(below + 1, len(plane) - 1)]

@@ -6,7 +6,8 @@ Definitions, for samples (voxels or finer) that each stand for a volume:
 - D_p is the minimum dose to the hottest p percent. A sample stands in the middle of its volume: ordered from the
   hottest down, the dose is linear between the middles, and constant from the last middle to the end.
 - D_cc likewise, for a volume in cc; of a structure that is smaller, it is the minimum.
-- Mean, minimum and maximum are those of the samples; the mean is weighted by volume.
+- Mean, minimum and maximum are those of the samples; the mean is weighted by volume. A sample of which less than half
+  lies inside counts with its volume, but its dose, taken in its middle, is no minimum or maximum.
 
 No sample is rounded to a bin. Doses are put into 4096 bins only to be found again quickly: a point is computed from the
 samples of the few bins around it.
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, UInt16
+from jaxtyping import Bool, Float, Float64, Int64, UInt16
 
 RELIABLE_VOXELS = 100  # below, points of a DVH depend on how the voxels happen to lie
 _BINS = 4096
@@ -30,11 +31,13 @@ class Dvh:
         doses_gy: Of the samples, in any order.
         volumes_cc: Of each sample, or one volume for all.
         num_voxels: Voxels of the dose grid that the structure holds.
+        mostly_inside: Samples of which at least half lies inside; None: all.
     """
 
     doses_gy: Float[np.ndarray, " sample"]
     volumes_cc: Float64[np.ndarray, " sample"] | float
     num_voxels: int
+    mostly_inside: Bool[np.ndarray, " sample"] | None = None
 
     @property
     def is_reliable(self) -> bool:
@@ -51,12 +54,12 @@ class Dvh:
     @cached_property
     def minimum_gy(self) -> float:
         """Lowest dose."""
-        return float(self.doses_gy.min())
+        return float(self._inner_gy.min())
 
     @cached_property
     def maximum_gy(self) -> float:
         """Highest dose."""
-        return float(self.doses_gy.max())
+        return float(self._inner_gy.max())
 
     @cached_property
     def mean_gy(self) -> float:
@@ -84,9 +87,10 @@ class Dvh:
     def volume_cc_at_dose(self, dose_gy: float) -> float:
         """Return the volume that receives `dose_gy` or more."""
         limit = self.doses_gy.dtype.type(dose_gy)  # 66.6 as float32 is less than 66.6: compare like with like
-        if limit <= self.minimum_gy:
+        lowest, highest = self._range
+        if limit <= lowest:
             return self.volume_cc
-        if limit > self.maximum_gy:
+        if limit > highest:
             return 0.0
         index = int(self._bin_of(np.array([limit], dtype=self.doses_gy.dtype))[0])
         doses, volumes = self._samples(index, index)
@@ -126,10 +130,20 @@ class Dvh:
         doses = self.doses_gy[found].astype(np.float64)
         return doses, np.full(len(found), volumes) if isinstance(volumes, float) else volumes[found]
 
-    def _bin_of(self, doses_gy: Float[np.ndarray, " sample"]) -> UInt16[np.ndarray, " sample"]:
-        width = (self.maximum_gy - self.minimum_gy) / (_BINS - 1)
-        scale = doses_gy.dtype.type(1 / width if width > 0 else 0)
-        return ((doses_gy - doses_gy.dtype.type(self.minimum_gy)) * scale).astype(np.uint16)
+    @cached_property
+    def _inner_gy(self) -> Float[np.ndarray, " inner"]:
+        inner = self.doses_gy if self.mostly_inside is None else self.doses_gy[self.mostly_inside]
+        return inner if len(inner) else self.doses_gy
+
+    @cached_property
+    def _range(self) -> tuple[np.floating, np.floating]:
+        return self.doses_gy.min(), self.doses_gy.max()
+
+    def _bin_of(self, doses_gy: Float[np.ndarray, " value"]) -> UInt16[np.ndarray, " value"]:
+        lowest, highest = self._range
+        width = float(highest) - float(lowest)
+        scale = doses_gy.dtype.type((_BINS - 1) / width if width > 0 else 0)
+        return np.minimum((doses_gy - lowest) * scale, _BINS - 1).astype(np.uint16)
 
     @cached_property
     def _bins(self) -> UInt16[np.ndarray, " sample"]:
