@@ -55,6 +55,7 @@ def require_known_labels(names: Iterable[str], labels: Iterable[str], *, key: st
     known = list(labels)
     for name in names:
         if name not in known:
-            close = get_close_matches(name, known, n=1) or get_close_matches(name.upper(), known, n=1)
+            close = [label for label in known if label.casefold() == name.casefold()]
+            close = close or get_close_matches(name, known, n=1) or get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}"
             raise UnknownOptionError(f"{key}: expected names of {kind}, got '{name}'; {hint}")
