@@ -5,8 +5,8 @@ What the files do not say, and how it was found on the published data:
 - The flat index is in C order over (Y, X, Z). The cord lies at larger Y than the mandible: Y grows to the back. The
   left parotid lies at larger X than the right one: X grows to the patient's left. The brainstem lies at smaller Z than
   larynx and cord: Z grows to the feet. So the orientation of [i j k] = [x y z] is `LPI`.
-- CT values are Hounsfield units + 1000: muscle has its mode at 1037 to 1055 in nine of the ten patients
-  looked at, fat near 905, air around the patient near 5. A voxel without a row is air. Values above 4095 are not from the scanner.
+- CT values are Hounsfield units + 1000: in nine of ten patients muscle has its mode at 1037 to 1055, fat is near
+  905, air around the patient near 5. A voxel without a row is air. Values above 4095 are not from the scanner.
 - Nothing says where the patient lies in the world: the volume's middle is taken as the origin.
 """
 
