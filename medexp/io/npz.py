@@ -8,11 +8,10 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import Shaped
@@ -144,7 +143,7 @@ def _header(members: _Members, key: str) -> tuple[ArrayHeader, int]:
         raise CaseError(f"{members.path}: {key}: expected an array's header, got '{error}'") from error
 
 
-def _parsed(stream: IO[bytes]) -> ArrayHeader:
+def _parsed(stream: io.BytesIO) -> ArrayHeader:
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
@@ -167,7 +166,7 @@ def _array(members: _Members, key: str, max_bytes: int) -> Shaped[np.ndarray, ".
     try:
         with members.archive.open(members.infos[key]) as stream:
             stream.read(offset)
-            _fill(flat, stream)
+            _fill(flat, stream.read)
     except _BROKEN as error:
         raise CaseError(f"{members.path}: {key}: expected intact data, got '{error}'") from error
     if flat.dtype.kind == "b":
@@ -191,15 +190,15 @@ def _require_believable(members: _Members, key: str, header: ArrayHeader, offset
         raise CaseError(f"{place}: expected at most {max_bytes:,} bytes, got {header.num_bytes:,}")
 
 
-def _fill(flat: Shaped[np.ndarray, " value"], stream: IO[bytes]) -> None:
+def _fill(flat: Shaped[np.ndarray, " value"], read: Callable[[int], bytes]) -> None:
     """Read the array's bytes in pieces and the end after them, where the checksum is compared."""
     target = flat.view(np.uint8) if flat.size else np.empty(0, np.uint8)
     done = 0
     while done < target.size:
-        piece = stream.read(min(_CHUNK_BYTES, target.size - done))
+        piece = read(min(_CHUNK_BYTES, target.size - done))
         if not piece:
             raise EOFError(f"{target.size - done:,} bytes fewer than its header says")
         target[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
         done += len(piece)
-    if stream.read(1):
+    if read(1):
         raise ValueError("more bytes than its header says")
