@@ -74,6 +74,7 @@ _RULES: Mapping[Position, tuple[Rule, ...]] = {
         Rule("segmentation_models_pytorch."),
         *(Rule(f"medexp.{name}.", _anything, called_later=True) for name in (*_MEDEXP, "sampling", "transforms")),
         Rule("medexp.preparation.", _prepares, called_later=True),
+        Rule("medexp.preparation.dose_grid."),
         Rule("medexp.stages.", _stage, called_later=True),
     ),
     Position.CALLBACK: (Rule("hydra.experimental.callbacks.LogJobReturnCallback"),),

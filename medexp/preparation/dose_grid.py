@@ -18,6 +18,7 @@ from medexp.types import Count, Positive
 
 AIR_HU = -1000  # where the CT ends
 _AXES = 3
+_ROUNDING = 1e-3  # voxels
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +33,20 @@ class VoxelGrid:
         """Voxel size along i, j, k."""
         return spacing_mm(self.affine)
 
-    def share_outside(self, amount: Num[np.ndarray, "i j k"], source: "VoxelGrid") -> float:
+    def share_outside(
+        self, amount: Num[np.ndarray, "i j k"], source: "VoxelGrid", *, reach_voxels: float = 0.5
+    ) -> float:
         """Return how much of what `source` holds lies outside of this grid, 0 to 1; 0 of nothing.
 
-        Both grids must have the same axes; a voxel counts where its center lies.
+        Both grids must have the same axes; a voxel counts where its center lies. This grid ends `reach_voxels` beyond
+        the centers of its outermost voxels.
         """
         total = float(amount.sum(dtype=np.float64))
         source_from_mine = np.linalg.inv(source.affine) @ self.affine
-        corners = np.array([[-0.5] * _AXES, [size - 0.5 for size in self.shape]])
+        corners = np.array([[-reach_voxels] * _AXES, [size - 1.0 + reach_voxels for size in self.shape]])
         ends = corners @ source_from_mine[:3, :3].T + source_from_mine[:3, 3]
-        low = np.clip(np.ceil(ends.min(axis=0) - 1e-6), 0, source.shape).astype(int)
-        high = np.clip(np.floor(ends.max(axis=0) + 1e-6) + 1, low, source.shape).astype(int)
+        low = np.clip(np.ceil(ends.min(axis=0) - _ROUNDING), 0, source.shape).astype(int)
+        high = np.clip(np.floor(ends.max(axis=0) + _ROUNDING) + 1, low, source.shape).astype(int)
         inside = amount[tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))]
         return 1.0 - float(inside.sum(dtype=np.float64)) / total if total else 0.0
 
@@ -108,7 +112,7 @@ class NativeCrop:
     def _slices(self, grid: VoxelGrid, amounts: Amounts) -> tuple[int, int]:
         """Return the first slice and their number."""
         available = grid.shape[2]
-        margin = int(np.ceil(self.z_margin_mm / grid.spacing_mm[2] - 1e-6))
+        margin = int(np.ceil(self.z_margin_mm / grid.spacing_mm[2] - _ROUNDING))
         used = np.flatnonzero(np.any([amount.any(axis=(0, 1)) for amount in amounts.values()], axis=0))
         low, high = max(int(used[0]) - margin, 0), min(int(used[-1]) + 1 + margin, available)
         lacking = max(self.min_slices - (high - low), 0)

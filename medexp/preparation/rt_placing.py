@@ -114,11 +114,11 @@ def _dose(patient: RtPatient, target: VoxelGrid, interpolation: Interpolation) -
 def _uncovered(
     patient: RtPatient, source: VoxelGrid, amounts: Mapping[str, UInt8[np.ndarray, "i j k"]]
 ) -> dict[str, float]:
-    """Return the share of each structure that lies outside of the dose's grid."""
+    """Return the share of each structure beyond the centers of the RTDOSE's outermost voxels, where it has no value."""
     if patient.dose is None:
         return {}
     grid = VoxelGrid(_shape(patient.dose.dose_gy), patient.dose.affine)
-    return truncation(grid, source, amounts)
+    return {name: grid.share_outside(amount, source, reach_voxels=0.0) for name, amount in amounts.items()}
 
 
 def _metadata(patient: RtPatient, regions: Regions, interpolation: Interpolation) -> dict[str, Any]:
