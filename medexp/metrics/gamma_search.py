@@ -1,0 +1,214 @@
+"""The search for gamma, compiled: exact over the given points, and quick by leaving out what cannot win.
+
+Around each voxel of the reference the cells of the evaluated dose are visited nearest first, until the next is farther
+than the gamma found so far. A cell is searched only if its nearest point, taken with the dose of the cell that is
+closest to the reference, could be better; inside it the same holds from one block of points to the next.
+
+The module imports numba: import it where it is used. Threads are Python's, as the kernels release the lock: unlike
+numba's own threads they survive a fork. `numba.set_num_threads` says how many; every number of them gives one result.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeAlias, no_type_check
+
+import numba
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+from medexp.metrics.gamma_points import SearchPoints
+
+Dose: TypeAlias = Float[np.ndarray, "i j k"]
+Positions: TypeAlias = Float32[np.ndarray, " point"]
+Coefficients: TypeAlias = tuple[np.float32, ...]
+
+_PLANES = 8  # that a task takes; memory for their neighborhood is little, and there are enough tasks to share out
+_BLOCK = 128  # points between two looks at whether the rest of a cell can still win: measured 32..256
+_STEEPEST_PER_GY = 1e15  # float32 holds the square of what a dose differs by in this unit
+
+
+class Bounds(NamedTuple):
+    """What one search is bound to.
+
+    Attributes:
+        dose_share: The dose criterion as a share of the reference's dose at the voxel; 0: it is the same everywhere.
+        dose_gy: The dose criterion where it is the same everywhere.
+        limit: A squared gamma that is larger is not searched for, and counts as this.
+        enough: The search of a voxel ends at a squared gamma as small as this.
+    """
+
+    dose_share: float
+    dose_gy: float
+    limit: float
+    enough: float
+
+
+def search(
+    reference: Float[np.ndarray, "i j k"],
+    evaluated: Float[np.ndarray, "i j k"],
+    wanted: Bool[np.ndarray, "i j k"],
+    points: SearchPoints,
+    bounds: Bounds,
+) -> Float32[np.ndarray, "i j k"]:
+    """Return gamma where it is wanted, `nan` elsewhere.
+
+    Args:
+        reference: Dose around whose voxels is searched; C order.
+        evaluated: Dose that is interpolated; C order.
+        wanted: Voxels to evaluate.
+        points: Where to look.
+        bounds: What is allowed, and where to end.
+    """
+    gamma = np.full(reference.shape, np.nan, dtype=np.float32)
+
+    def search_planes(first: int) -> None:
+        stop = min(first + _PLANES, reference.shape[0])
+        if wanted[first:stop].any():
+            _search_planes(reference, evaluated, wanted, points, bounds, first, stop, gamma)
+
+    with ThreadPoolExecutor(max_workers=numba.get_num_threads()) as pool:
+        list(pool.map(search_planes, range(0, reference.shape[0], _PLANES)))
+    return gamma
+
+
+def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile at the first call, and keep the result on disk where there is a folder that can be written to."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # numba found no such folder
+            return numba.njit(nogil=True, **options)(function)
+
+    return decorate
+
+
+# numba compiles what Python wrote, not what a type checker has wrapped: hence `no_type_check`.
+
+
+@_compiled(fastmath={"nsz", "contract", "reassoc"})
+@no_type_check
+def _least_in_block(
+    x: Positions, y: Positions, z: Positions, squared: Positions, coefficients: Coefficients, best: np.float32
+) -> np.float32:
+    """Return the least of `best` and the squared gammas of some points of one cell.
+
+    Floats that are not negative sort like their bits. The least of integers is found many at a time; that of floats
+    is not, as the order of NaN has to be minded.
+    """
+    c, cx, cy, cz, cxy, cxz, cyz, cxyz = coefficients
+    least = np.float32(best).view(np.int32)
+    for n in range(x.shape[0]):
+        dose = c + x[n] * (cx + y[n] * (cxy + z[n] * cxyz) + z[n] * cxz) + y[n] * (cy + z[n] * cyz) + z[n] * cz
+        least = min(least, np.float32(dose * dose + squared[n]).view(np.int32))
+    return np.int32(least).view(np.float32)
+
+
+@_compiled()
+@no_type_check
+def _coefficients(evaluated: Dose, i: int, j: int, k: int, dose: float, per_gy: float) -> Coefficients:
+    """Return linear interpolation in a cell as a polynomial of the position, of what a dose differs by."""
+    f000, f001 = (evaluated[i, j, k] - dose) * per_gy, (evaluated[i, j, k + 1] - dose) * per_gy
+    f010, f011 = (evaluated[i, j + 1, k] - dose) * per_gy, (evaluated[i, j + 1, k + 1] - dose) * per_gy
+    f100, f101 = (evaluated[i + 1, j, k] - dose) * per_gy, (evaluated[i + 1, j, k + 1] - dose) * per_gy
+    f110, f111 = (evaluated[i + 1, j + 1, k] - dose) * per_gy, (evaluated[i + 1, j + 1, k + 1] - dose) * per_gy
+    return (
+        np.float32(f000),
+        np.float32(f100 - f000),
+        np.float32(f010 - f000),
+        np.float32(f001 - f000),
+        np.float32(f110 - f100 - f010 + f000),
+        np.float32(f101 - f100 - f001 + f000),
+        np.float32(f011 - f010 - f001 + f000),
+        np.float32(f111 - f110 - f101 - f011 + f100 + f010 + f001 - f000),
+    )
+
+
+@_compiled()
+@no_type_check
+def _search_cell(
+    coefficients: Coefficients, points: SearchPoints, start: int, stop: int, gap: float, best: float
+) -> float:
+    """Return the least of `best` and the squared gammas of a cell, whose doses alone add `gap` at least."""
+    while start < stop and points.squared[start] + gap < best:
+        end = min(stop, start + _BLOCK)
+        x, y, z = points.x[start:end], points.y[start:end], points.z[start:end]
+        best = np.float64(_least_in_block(x, y, z, points.squared[start:end], coefficients, np.float32(best)))
+        start = end
+    return best
+
+
+@_compiled()
+@no_type_check
+def _dose_ranges(evaluated: Dose, first: int, stop: int) -> tuple[Dose, Dose]:
+    """Return the lowest and the highest dose at the corners of each cell between two planes."""
+    _, nj, nk = evaluated.shape
+    low = np.empty((stop - first, nj - 1, nk - 1), evaluated.dtype)
+    high = np.empty_like(low)
+    for i in range(first, stop):
+        for j in range(nj - 1):
+            for k in range(nk - 1):
+                lowest = highest = evaluated[i, j, k]
+                for corner in range(1, 8):
+                    value = evaluated[i + corner // 4, j + corner // 2 % 2, k + corner % 2]
+                    lowest, highest = min(lowest, value), max(highest, value)
+                low[i - first, j, k], high[i - first, j, k] = lowest, highest
+    return low, high
+
+
+@_compiled()
+@no_type_check
+def _search_around(
+    evaluated: Dose,
+    low: Dose,
+    high: Dose,
+    origin: int,
+    voxel: tuple[int, int, int],
+    dose: float,
+    per_gy: float,
+    points: SearchPoints,
+    bounds: Bounds,
+) -> float:
+    """Return the squared gamma of a voxel; `low` and `high` begin at the cell `origin` along i."""
+    i, j, k = voxel
+    ni, nj, nk = evaluated.shape
+    best = min(bounds.limit, ((evaluated[i, j, k] - dose) * per_gy) ** 2)
+    for n in range(points.nearest.shape[0]):
+        if points.nearest[n] >= best or best <= bounds.enough:
+            break
+        ci, cj, ck = i + points.cells[n, 0], j + points.cells[n, 1], k + points.cells[n, 2]
+        if ci < 0 or cj < 0 or ck < 0 or ci > ni - 2 or cj > nj - 2 or ck > nk - 2:
+            continue
+        gap = (max(low[ci - origin, cj, ck] - dose, dose - high[ci - origin, cj, ck], 0.0) * per_gy) ** 2
+        if points.nearest[n] + gap < best:
+            coefficients = _coefficients(evaluated, ci, cj, ck, dose, per_gy)
+            best = _search_cell(coefficients, points, points.starts[n], points.starts[n + 1], gap, best)
+    return best
+
+
+@_compiled()
+@no_type_check
+def _search_planes(
+    reference: Dose,
+    evaluated: Dose,
+    wanted: Bool[np.ndarray, "i j k"],
+    points: SearchPoints,
+    bounds: Bounds,
+    first: int,
+    stop: int,
+    gamma: Float32[np.ndarray, "i j k"],
+) -> None:
+    """Write gamma into some planes."""
+    ni, nj, nk = reference.shape
+    origin = max(0, first + points.cells[:, 0].min())
+    low, high = _dose_ranges(evaluated, origin, min(ni - 1, stop + points.cells[:, 0].max()))
+    for i in range(first, stop):
+        for j in range(nj):
+            for k in range(nk):
+                if wanted[i, j, k]:
+                    dose = np.float64(reference[i, j, k])
+                    allowed_gy = bounds.dose_share * dose if bounds.dose_share > 0 else bounds.dose_gy
+                    per_gy = min(1 / allowed_gy, _STEEPEST_PER_GY)
+                    voxel = (i, j, k)
+                    best = _search_around(evaluated, low, high, origin, voxel, dose, per_gy, points, bounds)
+                    gamma[i, j, k] = np.sqrt(best)
