@@ -17,7 +17,8 @@ from medexp.callbacks.recorder import recorder_of
 from medexp.runs.files import atomic_write
 from medexp.types import Index
 
-PREDICTION = "prediction"  # key of what a model's `validation_step` returns: label values, "batch *spatial"
+# Key of what a model's `validation_step` returns: label values "batch *spatial", or doses "batch 1 i j k".
+PREDICTION = "prediction"
 # Distinguishable without red against green; source: Okabe and Ito, Color Universal Design, 2008.
 _COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 _OPACITY = 0.55
@@ -27,8 +28,8 @@ class ExamplePictures(Callback):
     """Write a PNG per validation for each of the first `num_cases` validation cases.
 
     Shown is the first channel in the axial slice that holds most of the reference, from left to right: the image,
-    the reference on it, the prediction on it. Validation cases come in a fixed order, so the cases and
-    slices stay the same. Files: `examples/<case>/step-<step>.png`.
+    the reference on it, the prediction on it. Of doses it is the slice of the highest dose. Validation cases come in a
+    fixed order, so the cases and slices stay the same. Files: `examples/<case>/step-<step>.png`.
     """
 
     def __init__(self, *, num_cases: Index) -> None:
@@ -46,13 +47,19 @@ class ExamplePictures(Callback):
         """Draw this case if it is one of the first."""
         if trainer.sanity_checking or not trainer.is_global_zero or batch_idx >= self._num_cases:
             return
-        if not isinstance(outputs, Mapping) or PREDICTION not in outputs or keys.LABEL not in batch:
+        if not isinstance(outputs, Mapping) or PREDICTION not in outputs:
             return
-        first = (batch[keys.IMAGE][0], batch[keys.LABEL][0], outputs[PREDICTION][0])
-        image, label, prediction = (value.detach() for value in first)
+        if keys.DOSE in batch:
+            shown = _dose_picture(batch[keys.IMAGE][0], batch[keys.DOSE][0], outputs[PREDICTION][0])
+        elif keys.LABEL in batch:
+            first = (batch[keys.IMAGE][0], batch[keys.LABEL][0], outputs[PREDICTION][0])
+            image, label, prediction = (value.detach() for value in first)
+            shown = picture(_plane(image[0], label), _plane(label, label), _plane(prediction, label))
+        else:
+            return
         name = _file_name(str(batch[keys.CASE][0]))
         path = Path(trainer.default_root_dir) / "examples" / name / f"step-{trainer.global_step:08d}.png"
-        write_png(path, picture(_plane(image[0], label), _plane(label, label), _plane(prediction, label)))
+        write_png(path, shown)
         recorder = recorder_of(trainer)
         if recorder is not None:
             recorder.tracker.log_artifact(path, f"examples/{name}")
@@ -87,6 +94,32 @@ def _overlaid(
         color = np.asarray(_COLORS[(int(value) - 1) % len(_COLORS)], dtype=base.dtype)
         shown[label == value] = (1.0 - _OPACITY) * shown[label == value] + _OPACITY * color
     return shown
+
+
+def _dose_picture(
+    image: Float[Tensor, "channel i j k"], dose: Float[Tensor, "1 i j k"], prediction: Float[Tensor, "1 i j k"]
+) -> UInt8[np.ndarray, "height total_width 3"]:
+    """Return the CT, and the reference and predicted dose washed over it, in the slice of the highest dose."""
+    index = int(dose[0].amax(dim=(0, 1)).argmax())
+    gray, planned, predicted = (
+        np.flipud(volume[:, :, index].float().cpu().numpy().T) for volume in (image[0], dose[0], prediction[0])
+    )
+    low, high = np.percentile(gray, (0.5, 99.5))
+    base = np.repeat((np.clip((gray - low) / max(high - low, 1e-6), 0.0, 1.0) * 255.0)[:, :, None], 3, axis=2)
+    washed = [_washed(base, wash) for wash in (planned, predicted)]
+    return np.concatenate([base, *washed], axis=1).astype(np.uint8)
+
+
+def _washed(
+    base: Float[np.ndarray, "height width 3"], dose: Float[np.ndarray, "height width"]
+) -> Float[np.ndarray, "height width 3"]:
+    """Return the picture under a wash from blue (low) over green to red (the prescription); no wash below a tenth."""
+    level = np.clip(dose, 0.0, 1.1)[:, :, None] / 1.1
+    stops = np.array([[0.0, 0.0, 255.0], [0.0, 255.0, 0.0], [255.0, 0.0, 0.0]])
+    position = level * 2.0
+    low = np.minimum(position, 1.0) * (stops[1] - stops[0]) + stops[0]
+    color = np.where(position > 1.0, (position - 1.0) * (stops[2] - stops[1]) + stops[1], low)
+    return np.where(dose[:, :, None] > 0.1, (1.0 - _OPACITY) * base + _OPACITY * color, base)
 
 
 def write_png(path: Path, pixels: UInt8[np.ndarray, "height width 3"]) -> None:

@@ -91,7 +91,10 @@ class Progress(Callback):
 
 
 def _scores(trainer: Trainer) -> str:
-    shown = {key: trainer.callback_metrics.get(key) for key in ("train/loss", "val/dice/mean")}
+    shown = {
+        key: trainer.callback_metrics.get(key)
+        for key in ("train/loss", getattr(trainer.lightning_module, "monitor", ""))
+    }
     return "  ".join(f"{key} {float(value):.4f}" for key, value in shown.items() if value is not None)
 
 

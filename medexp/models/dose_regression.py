@@ -15,7 +15,7 @@ from medexp.keys import CONSTRAINTS, DOSE, IMAGE
 from medexp.metrics.dose_validation import DoseValidation
 from medexp.models.curriculum import Phase
 from medexp.models.dose_targets import count_case, dose_record
-from medexp.models.learning import Learning, build_network, loss_of
+from medexp.models.learning import Learning, Mode, build_network, loss_of
 from medexp.types import DoseContract, Share
 
 
@@ -39,6 +39,8 @@ class DoseRegression(Learning):
         channels_last: Keep channels innermost in memory.
         window: Covers whole volumes in validation.
         curriculum: The phases by name.
+        monitor: The validation score that chooses the best checkpoint.
+        monitor_mode: Whether less or more of it is better.
 
     Raises:
         ConfigurationError: The phase, channels or freeze patterns name nothing that is there.
@@ -63,10 +65,19 @@ class DoseRegression(Learning):
         channels_last: bool,
         window: SlidingWindow,
         curriculum: Mapping[str, Phase],
+        monitor: str,
+        monitor_mode: Mode,
     ) -> None:
         decision, channels = Dose(contract.prescription_gy), contract.channels
         record = dose_record(contract, channels, decision)
-        super().__init__(contract=contract, phase=phase, curriculum=curriculum, record=record)
+        super().__init__(
+            contract=contract,
+            phase=phase,
+            curriculum=curriculum,
+            monitor=monitor,
+            monitor_mode=monitor_mode,
+            record=record,
+        )
         self.window, self.decision = window, decision
         offered = {"in_channels": len(channels), "out_channels": 1, "num_constraints": contract.num_constraints}
         self.network = build_network(network, offered)

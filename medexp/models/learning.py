@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from medexp.networks.weights import locate_weights, read_weights
 from medexp.types import DataContract, DoseContract
 
 Contract = DataContract | DoseContract
+Mode = Literal["min", "max"]
 
 
 class Scores(Protocol):
@@ -46,6 +47,9 @@ class Learning(LightningModule, ABC):
         contract: What the dataset promises.
         phase: The curriculum's entry to train; None: the model only predicts.
         curriculum: The phases by name.
+        monitor: The validation score that says how good the model is: shown while it trains, and what the best
+            checkpoint is chosen by.
+        monitor_mode: Whether less or more of it is better.
         record: The contract as plain values, which a checkpoint keeps.
 
     Raises:
@@ -63,9 +67,12 @@ class Learning(LightningModule, ABC):
         contract: Contract,
         phase: str | None,
         curriculum: Mapping[str, Phase],
+        monitor: str,
+        monitor_mode: Mode,
         record: Mapping[str, Any],
     ) -> None:
         super().__init__()
+        self.monitor, self.monitor_mode = monitor, monitor_mode
         self.contract: Any = contract
         self.phase = None if phase is None else _choose(curriculum, phase)
         self.save_hyperparameters({"contract": dict(record), "phase": phase}, logger=False)
@@ -90,6 +97,16 @@ class Learning(LightningModule, ABC):
             flip_axes: Average over the copies that are mirrored along these axes.
             tile: Size of the windows; None: that of the training patches.
         """
+
+    def set_sampling(self, *, steps: int | None, seed: int | None) -> None:
+        """Let a model that draws samples draw them so from now on; None leaves a value as it is.
+
+        Raises:
+            ConfigurationError: A value is asked of a model that draws none.
+        """
+        for key, value in (("sampling_steps", steps), ("noise_seed", seed)):
+            if value is not None:
+                raise ConfigurationError(f"predict.{key}: expected null for a model that draws no samples, got {value}")
 
     def _take_phase(self, *, channels_last: bool, compile_network: bool) -> None:
         """Freeze what the phase says and lay the network out in memory; the last step of building a model."""
@@ -187,7 +204,7 @@ class Learning(LightningModule, ABC):
 
     def _parameter_groups(self) -> list[Any]:
         """Return what trains; what a loss learns is weighed by no weight decay, which would pull it to a number."""
-        of_loss = list(self.loss.parameters())
+        of_loss = [one for one in self.loss.parameters() if one.requires_grad]
         ids = {id(parameter) for parameter in of_loss}
         trained = [one for one in self.parameters() if one.requires_grad and id(one) not in ids]
         return [{"params": trained}, {"params": of_loss, "weight_decay": 0.0}] if of_loss else trained

@@ -16,7 +16,7 @@ from medexp.inference.sliding_window import SlidingWindow
 from medexp.keys import IMAGE, LABEL
 from medexp.metrics.label_dice import LabelDice
 from medexp.models.curriculum import Phase
-from medexp.models.learning import Learning, build_network, loss_of
+from medexp.models.learning import Learning, Mode, build_network, loss_of
 from medexp.networks.pretrained import reset_head
 from medexp.types import DataContract, Share
 
@@ -46,6 +46,8 @@ class Segmentation(Learning):
         channels_last: Keep channels innermost in memory.
         window: Covers whole volumes in validation.
         curriculum: The phases by name.
+        monitor: The validation score that chooses the best checkpoint.
+        monitor_mode: Whether less or more of it is better.
         decision: What the outputs mean.
         weights_part: The part of the network that the weights are of, for example its encoder; None: all of it.
 
@@ -75,10 +77,19 @@ class Segmentation(Learning):
         channels_last: bool,
         window: SlidingWindow,
         curriculum: Mapping[str, Phase],
+        monitor: str,
+        monitor_mode: Mode,
         decision: Decision = _LARGEST,
         weights_part: str | None = None,
     ) -> None:
-        super().__init__(contract=contract, phase=phase, curriculum=curriculum, record=_record(contract, decision))
+        super().__init__(
+            contract=contract,
+            phase=phase,
+            curriculum=curriculum,
+            monitor=monitor,
+            monitor_mode=monitor_mode,
+            record=_record(contract, decision),
+        )
         self.window, self.decision = window, decision
         self.network = _build(network, contract, decision, deep_supervision=deep_supervision)
         if head is not None:

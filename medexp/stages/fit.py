@@ -32,6 +32,7 @@ from medexp.types import Count, Index
 
 log = logging.getLogger(__name__)
 
+_FAMILIES = {"dice": "Dice", "mae_gy": "mean absolute error in Gy"}
 _EXPECTED_WARNINGS = (
     r".*does not have many workers",  # the loader has the workers that were asked for
     r"Found \d+ module\(s\) in eval mode",  # frozen parts are meant to be
@@ -251,12 +252,14 @@ def _result(trainer: Trainer, context: Context, lines: list[str], elapsed_s: flo
     }
     outputs = {name: path for name, path in outputs.items() if path.exists()}
     context.tracker.set_tags({"medexp.best_epoch": epoch, "medexp.best_step": step})
-    dice = {name.removeprefix("val/dice/"): score for name, score in scores.items() if name.startswith("val/dice/")}
-    by_label = "  ".join(f"{name} {score:.4f}" for name, score in dice.items())
+    family = ranking.monitor.split("/")[1] if "/" in ranking.monitor else ranking.monitor
+    prefix = f"val/{family}/"
+    parts = {name.removeprefix(prefix): score for name, score in scores.items() if name.startswith(prefix)}
+    by_part = "  ".join(f"{name} {score:.4f}" for name, score in parts.items())
     summary = (
         *lines,
         f"best {ranking.monitor} {value:.4f} after epoch {epoch + 1} of {trainer.current_epoch}, step {step}",
-        *([f"Dice: {by_label}"] if by_label else []),
+        *([f"{_FAMILIES.get(family, family)}: {by_part}"] if by_part else []),
         f"trained in {elapsed_s:.0f} s; checkpoints and history.csv in {context.run.folder}",
     )
     return Result(outputs=outputs, objective=value, scores=scores, lines=summary)

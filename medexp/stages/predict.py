@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError
 from medexp.inference.cleaning import Cleaning
-from medexp.inference.decisions import decision_from_json
+from medexp.inference.decisions import AnyDecision, Dose, decision_from_json
 from medexp.inference.devices import Accelerator, Precision, autocast_for, choose_device
-from medexp.inference.ensembling import Combination, combine
+from medexp.inference.dose_volumes import LEFT_RIGHT
+from medexp.inference.dose_writers import DoseFiles
+from medexp.inference.ensembling import Combination, average, combine
 from medexp.inference.sliding_window import SlidingWindow
 from medexp.inference.writers import NativePrediction, write_prediction
 from medexp.io.prepared import MANIFEST, StoredCase
@@ -32,7 +34,8 @@ log = logging.getLogger(__name__)
 VALIDATION, OUT_OF_FOLD = "validation", "out_of_fold"
 
 _LISTED = 20
-_SHARED = ("channels", "labels", "patch_size", "plan")  # what models must agree on to be averaged
+# What models must agree on to be averaged; a kind of model has some of these.
+_SHARED = ("channels", "labels", "patch_size", "plan", "prescription_gy", "distance_clip_mm", "diffusion")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +44,7 @@ class _Member:
 
     model: Any
     checkpoint: Output
-    volume: Callable[[StoredCase], Tensor]
+    inputs: Callable[[StoredCase], Mapping[str, Tensor]]
     held_out: tuple[StoredCase, ...]
     flip_axes: tuple[int, ...]
 
@@ -55,6 +58,7 @@ def predict(
     window: SlidingWindow,
     flips: bool,
     cleaning: Cleaning,
+    doses: DoseFiles,
     save_probabilities: bool,
     accelerator: Accelerator,
     precision: Precision,
@@ -64,6 +68,8 @@ def predict(
     tile: Sequence[Count] | None = None,
     threshold: Share | None = None,
     combination: Combination = "average",
+    sampling_steps: Count | None = None,
+    noise_seed: Index | None = None,
 ) -> Result:
     """Predict every case of `source` and write predictions.json beside the folder of predictions.
 
@@ -79,6 +85,7 @@ def predict(
         window: Covers whole volumes.
         flips: Average over the copies that are mirrored along the axes along which training mirrored.
         cleaning: What is done to masks of images.
+        doses: The files of a predicted dose.
         save_probabilities: Write them too, on the native grid; float16 for volumes, float32 for images.
         accelerator: Where to run.
         precision: How precisely.
@@ -87,13 +94,15 @@ def predict(
         context: The run.
         tile: Size of the windows; None: that of the patches that the models were trained on.
         threshold: Of the probability, where there is one output; None: the models'.
-        combination: How an ensemble comes to one opinion.
+        combination: How an ensemble comes to one opinion; doses are averaged.
+        sampling_steps: Of a diffusion model; None: as many as in validation.
+        noise_seed: Of the noise that a diffusion model starts from; None: as in validation.
 
     Raises:
         CheckpointMismatchError: A checkpoint has changed since it was recorded, or models do not fit together.
         CohortError: `source` has no cases.
         ConfigurationError: The validation cases of one fold would be predicted by a model that trained on them, or
-            mirrored copies are asked of a model that was never shown any.
+            mirrored copies are asked of a model that was never shown any, or a setting means nothing to the model.
         StorageError: A prediction cannot be written; earlier ones are untouched.
     """
     trained = context.upstream["trained"]
@@ -101,7 +110,20 @@ def predict(
     device = choose_device(accelerator)
     prepared = context.upstream["prepared"][0].folder
     members = [_load(run, datamodule, model, prepared, fold, num_workers, device, flips=flips) for run in trained]
+    for member in members:
+        member.model.set_sampling(steps=sampling_steps, seed=noise_seed)
     decision = members[0].model.decision if threshold is None else members[0].model.decision.at(threshold)
+    settings = {
+        "checkpoints": [member.checkpoint.sha256 for member in members],
+        "overlap": window.overlap,
+        "flips": flips,
+        "tile": None if tile is None else list(tile),
+        "sampling_steps": sampling_steps,
+        "noise_seed": noise_seed,
+    }
+    write: Callable[..., dict[str, Path]] = (
+        _DoseWriter(doses, settings) if isinstance(decision, Dose) else _LabelWriter(cleaning, save_probabilities)
+    )
     datamodule.open(prepared, fold=fold, num_workers=num_workers)
     by_case = _held_out(members) if source == OUT_OF_FOLD else [(case, members) for case in datamodule.cases(source)]
     if not by_case:
@@ -112,17 +134,48 @@ def predict(
             if journal.holds(case.case):
                 continue
             parts = (
-                member.model.segment(
-                    member.volume(case).to(device), window=window, flip_axes=member.flip_axes, tile=tile
+                member.model.infer(
+                    _on(device, member.inputs(case)), window=window, flip_axes=member.flip_axes, tile=tile
                 )
                 for member in own
             )
-            joined, deciding = combine(parts, decision, combination) if len(own) > 1 else (next(parts), decision)
-            native = NativePrediction.of(joined, case.grid, keep_probabilities=save_probabilities, decision=deciding)
-            journal.note(case.case, write_prediction(journal.folder, case.case, cleaning.of(native)))
+            joined, deciding = (next(parts), decision) if len(own) == 1 else _combined(parts, decision, combination)
+            journal.note(case.case, write(journal.folder, case, joined, deciding))
             log.info("predicted %d of %d: %s", number, len(by_case), case.case)
     cases = [case for case, _ in by_case]
     return journal.result(cases, source, not_predicted=_left_out(prepared, cases) if source == OUT_OF_FOLD else ())
+
+
+@dataclass(frozen=True)
+class _LabelWriter:
+    cleaning: Cleaning
+    save_probabilities: bool
+
+    def __call__(self, folder: Path, case: StoredCase, joined: Tensor, decision: Any) -> dict[str, Path]:
+        keep = self.save_probabilities
+        native = NativePrediction.of(joined, case.grid, keep_probabilities=keep, decision=decision)
+        return write_prediction(folder, case.case, self.cleaning.of(native))
+
+
+@dataclass(frozen=True)
+class _DoseWriter:
+    files: DoseFiles
+    settings: Mapping[str, Any]
+
+    def __call__(self, folder: Path, case: StoredCase, joined: Tensor, decision: Dose) -> dict[str, Path]:
+        return self.files.write(folder, case, decision.dose_gy(joined).cpu().numpy(), self.settings)
+
+
+def _on(device: torch.device, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
+def _combined(parts: Iterable[Tensor], decision: AnyDecision, combination: Combination) -> tuple[Tensor, AnyDecision]:
+    if not isinstance(decision, Dose):
+        return combine(parts, decision, combination)
+    if combination != "average":
+        raise ConfigurationError(f"predict.combination: expected average for doses, got {combination}")
+    return average(parts), decision
 
 
 def _held_out(members: Sequence[_Member]) -> list[tuple[StoredCase, list[_Member]]]:
@@ -167,12 +220,15 @@ def _load(
     _require_same_contract(dict(weights.contract or {}), dict(module.hparams["contract"]), checkpoint.path)
     load_all(module, weights)
     module.decision = decision_from_json((weights.contract or {}).get("decision"))
-    return _Member(module.eval().to(device), checkpoint, opened.volume, tuple(opened.cases(VALIDATION)), flip_axes)
+    return _Member(module.eval().to(device), checkpoint, opened.inputs, tuple(opened.cases(VALIDATION)), flip_axes)
 
 
 def _flip_axes(run: Run) -> tuple[int, ...]:
     """Return the axes along which the run's training mirrored its patches."""
-    axes = tuple(int(axis) for axis in run.record["received"]["datamodule"]["augmentation"]["flip_axes"])
+    augmentation = run.record["received"]["datamodule"]["augmentation"]
+    axes = tuple(int(axis) for axis in augmentation.get("flip_axes", ()))
+    if float(augmentation.get("flip_probability", 0.0)) > 0.0:  # patients are mirrored in one way only
+        axes = (LEFT_RIGHT,)
     if not axes:
         message = "predict.flips=true: expected a model that was trained on mirrored patches (flip_axes), got none in"
         raise ConfigurationError(f"{message} {run.folder.name}: leave predict.flips out")

@@ -85,6 +85,6 @@ def _sources(case: StoredCase) -> dict[str, Any]:
     """Return where a case's image and reference are."""
     return {
         "patient": case.patient,
-        "reference": None if case.label_path is None else str(case.label_path),
+        "reference": None if case.reference_path is None else str(case.reference_path),
         "images": {channel: str(path) for channel, path in case.image_paths.items()},
     }

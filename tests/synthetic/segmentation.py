@@ -54,6 +54,8 @@ def settings(**changes: Any) -> dict[str, Any]:
         "weights_sha256": None,
         "weights_channels": None,
         "min_weight_coverage": 0.99,
+        "monitor": "val/dice/mean",
+        "monitor_mode": "max",
         "loss": partial(DiceCrossEntropy, dice_weight=1.0, cross_entropy_weight=1.0, smooth=1e-5),
         "weigh_labels": True,
         "deep_supervision": True,
