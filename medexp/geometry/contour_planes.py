@@ -28,8 +28,9 @@ from jaxtyping import Float64
 from medexp.errors import CaseError
 from medexp.geometry.affine import spacing_mm
 
-Contour: TypeAlias = Float64[np.ndarray, "point 3"]  # a closed planar polygon in world mm, RAS+
-Polygon: TypeAlias = Float64[np.ndarray, "point 2"]  # the same in voxel indices along i and j
+# Points have no name among the axes: contours of one call differ in length.
+Contour: TypeAlias = Float64[np.ndarray, "_ 3"]  # a closed planar polygon in world mm, RAS+
+Polygon: TypeAlias = Float64[np.ndarray, "_ 2"]  # the same in voxel indices along i and j
 
 SAME_PLANE_MM = 0.01
 END_REACH = 0.5  # of the usual distance of planes

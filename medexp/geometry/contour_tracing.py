@@ -20,7 +20,7 @@ def trace(mask: Bool[np.ndarray, "i j k"], affine: Float64[np.ndarray, "4 4"]) -
     return contours
 
 
-def _outlines(mask: Bool[np.ndarray, "i j"]) -> list[Float64[np.ndarray, "corner 2"]]:
+def _outlines(mask: Bool[np.ndarray, "i j"]) -> list[Float64[np.ndarray, "_ 2"]]:
     """Return closed loops of corner points; corner (0, 0) is the lower corner of voxel (0, 0)."""
     leaving, following = _edge_chain(mask)
     points, directions = np.divmod(leaving, 4)

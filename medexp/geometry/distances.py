@@ -11,7 +11,10 @@ from medexp.errors import CaseError
 
 
 def signed_distance_mm(
-    mask: Bool[np.ndarray, "i j k"] | UInt8[np.ndarray, "i j k"], spacing_mm: Iterable[SupportsFloat], *, clip_mm: float
+    mask: Bool[np.ndarray, "i j k"] | UInt8[np.ndarray, "i j k"],
+    spacing_mm: Iterable[SupportsFloat],
+    *,
+    clip_mm: SupportsFloat,
 ) -> Float32[np.ndarray, "i j k"]:
     """Return the distance of each voxel to the structure's surface: positive outside, negative inside.
 
@@ -29,22 +32,23 @@ def signed_distance_mm(
         CaseError: A voxel size or the clip is not positive.
     """
     spacing = tuple(float(size) for size in spacing_mm)
-    if len(spacing) != 3 or not all(0 < size < np.inf for size in (*spacing, clip_mm)):
-        raise CaseError(f"expected three positive voxel sizes and a positive clip in mm, got {spacing} and {clip_mm:g}")
+    clip = float(clip_mm)
+    if len(spacing) != 3 or not all(0 < size < np.inf for size in (*spacing, clip)):
+        raise CaseError(f"expected three positive voxel sizes and a positive clip in mm, got {spacing} and {clip:g}")
     inside = mask.astype(bool)  # an inverted uint8 would be 254, not False
-    distances = np.full(inside.shape, clip_mm, dtype=np.float32)
+    distances = np.full(inside.shape, clip, dtype=np.float32)
     box = _box(inside)
     if box is None:
         return distances
-    near = _grown(box, inside.shape, [int(np.ceil(clip_mm / size)) for size in spacing])
+    near = _grown(box, inside.shape, [int(np.ceil(clip / size)) for size in spacing])
     outward: Float64[np.ndarray, "a b c"] = ndimage.distance_transform_edt(~inside[near], sampling=spacing)
-    distances[near] = np.minimum(outward, clip_mm)
+    distances[near] = np.minimum(outward, clip)
     deep = _grown(box, inside.shape, [1, 1, 1])  # one voxel of outside on every side, where there is one
-    depths = np.full(inside[deep].shape, clip_mm)
+    depths = np.full(inside[deep].shape, clip)
     if not inside[deep].all():
         depths = ndimage.distance_transform_edt(inside[deep], sampling=spacing)
     view = distances[deep]
-    view[inside[deep]] = -np.minimum(depths, clip_mm)[inside[deep]]
+    view[inside[deep]] = -np.minimum(depths, clip)[inside[deep]]
     return distances
 
 

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-Polygon: TypeAlias = Float64[np.ndarray, "point 2"]
+Polygon: TypeAlias = Float64[np.ndarray, "_ 2"]  # corners; no named axis, polygons differ in length
 
 _SUBROWS = 16  # lines per row of cells; along a line the covered share is exact
 _CELLS_AT_ONCE = 4_000_000  # bounds the memory of the sums in double precision

@@ -20,7 +20,7 @@ from medexp.metrics.grids import bounding_box, is_empty, require_same_grid, spac
 
 __all__ = ["Dvh", "dvh_of_contours", "dvh_of_mask", "dvh_points"]
 
-Mask: TypeAlias = Bool[np.ndarray, "i j k"] | UInt8[np.ndarray, "i j k"]
+Mask: TypeAlias = Bool[np.ndarray, "a b c"] | UInt8[np.ndarray, "a b c"]  # its own axes: the check names both shapes
 
 _FULL, _HALF = 255, 128  # of a coverage
 _NUM_SAMPLES = 300_000  # per structure: 0.3 mm for 10 cc, 1.5 mm for 1,000 cc
@@ -109,9 +109,9 @@ def dvh_of_contours(
 def dvh_points(
     dvh: Dvh,
     *,
-    percents: Iterable[float] = (98, 95, 50, 5, 2),
-    volumes_cc: Iterable[float] = (0.1,),
-    doses_gy: Iterable[float] = (),
+    percents: Iterable[SupportsFloat] = (98, 95, 50, 5, 2),
+    volumes_cc: Iterable[SupportsFloat] = (0.1,),
+    doses_gy: Iterable[SupportsFloat] = (),
 ) -> dict[str, float]:
     """Return points of a DVH by name: `dmean_gy`, `d95_gy`, `d0.1cc_gy`, `v20gy_percent`, `v20gy_cc`, `volume_cc`.
 
@@ -127,9 +127,9 @@ def dvh_points(
         "dmin_gy": dvh.minimum_gy,
         "dmax_gy": dvh.maximum_gy,
     }
-    points |= {f"d{percent:g}_gy": dvh.dose_at_volume_percent(percent) for percent in percents}
-    points |= {f"d{volume:g}cc_gy": dvh.dose_at_volume_cc(volume) for volume in volumes_cc}
-    for dose in doses_gy:
+    points |= {f"d{percent:g}_gy": dvh.dose_at_volume_percent(percent) for percent in map(float, percents)}
+    points |= {f"d{volume:g}cc_gy": dvh.dose_at_volume_cc(volume) for volume in map(float, volumes_cc)}
+    for dose in map(float, doses_gy):
         points[f"v{dose:g}gy_percent"] = dvh.volume_percent_at_dose(dose)
         points[f"v{dose:g}gy_cc"] = dvh.volume_cc_at_dose(dose)
     return points

@@ -15,12 +15,14 @@ samples of the few bins around it.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import SupportsFloat
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, UInt16
 
 RELIABLE_VOXELS = 100  # below, points of a DVH depend on how the voxels happen to lie
 _BINS = 4096
+_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,27 +68,33 @@ class Dvh:
         """Mean dose by volume."""
         if isinstance(self.volumes_cc, float):
             return float(self.doses_gy.mean(dtype=np.float64))
-        return float(self.volumes_cc @ self.doses_gy / self.volume_cc)
+        return float((self.volumes_cc * self.doses_gy).sum() / self.volume_cc)  # a BLAS product would start threads
 
-    def dose_at_volume_percent(self, percent: float) -> float:
+    def dose_at_volume_percent(self, percent: SupportsFloat) -> float:
         """Return D_p: the minimum dose to the hottest `percent` of the volume.
 
         Raises:
             ValueError: Not between 0 and 100.
         """
-        if not 0 <= percent <= 100:
-            raise ValueError(f"expected a share of the volume from 0 to 100 percent, got {percent:g}")
-        return self._dose_at(self.volume_cc * percent / 100)
+        share = float(percent)
+        if not 0 <= share <= 100:
+            raise ValueError(f"expected a share of the volume from 0 to 100 percent, got {share:g}")
+        return self._dose_at(self.volume_cc * share / 100)
 
-    def dose_at_volume_cc(self, volume_cc: float) -> float:
-        """Return the minimum dose to the hottest `volume_cc`; the minimum, if the structure is no larger."""
-        if volume_cc < 0:
-            raise ValueError(f"expected a volume of 0 cc or more, got {volume_cc:g}")
-        return self.minimum_gy if volume_cc >= self.volume_cc else self._dose_at(volume_cc)
+    def dose_at_volume_cc(self, volume_cc: SupportsFloat) -> float:
+        """Return the minimum dose to the hottest `volume_cc`; the minimum, if the structure is no larger.
 
-    def volume_cc_at_dose(self, dose_gy: float) -> float:
+        Raises:
+            ValueError: Negative.
+        """
+        volume = float(volume_cc)
+        if not volume >= 0:
+            raise ValueError(f"expected a volume of 0 cc or more, got {volume:g}")
+        return self.minimum_gy if volume >= self.volume_cc else self._dose_at(volume)
+
+    def volume_cc_at_dose(self, dose_gy: SupportsFloat) -> float:
         """Return the volume that receives `dose_gy` or more."""
-        limit = self.doses_gy.dtype.type(dose_gy)  # 66.6 as float32 is less than 66.6: compare like with like
+        limit = self.doses_gy.dtype.type(float(dose_gy))  # 66.6 as float32 is less than 66.6: compare like with like
         lowest, highest = self._range
         if limit <= lowest:
             return self.volume_cc
@@ -96,7 +104,7 @@ class Dvh:
         doses, volumes = self._samples(index, index)
         return float(self._volume_above[index + 1] + volumes[doses >= limit].sum())
 
-    def volume_percent_at_dose(self, dose_gy: float) -> float:
+    def volume_percent_at_dose(self, dose_gy: SupportsFloat) -> float:
         """Return V_x: the share of the volume that receives `dose_gy` or more, in percent."""
         return 100 * self.volume_cc_at_dose(dose_gy) / self.volume_cc
 
@@ -113,6 +121,8 @@ class Dvh:
 
     def _dose_at(self, volume_cc: float) -> float:
         """Return the dose where the volume of the hotter part reaches `volume_cc`."""
+        if isinstance(self.volumes_cc, float):
+            return self._dose_at_place(len(self.doses_gy) - 0.5 - volume_cc / self.volumes_cc)
         above, filled = self._volume_above, self._filled
         # The last bin, from the hottest down, whose hotter bins hold no more than the volume; then its neighbors.
         position = int(np.searchsorted(-above[filled + 1], -volume_cc, side="left"))
@@ -122,6 +132,18 @@ class Dvh:
         doses, volumes = doses[order], volumes[order]
         middles = above[high + 1] + np.cumsum(volumes) - volumes / 2
         return float(np.interp(volume_cc, middles, doses))
+
+    def _dose_at_place(self, place: float) -> float:
+        """Return the dose at a place among the samples in rising order, counted from 0; between two, linearly."""
+        last = len(self.doses_gy) - 1
+        place = min(max(place, 0.0), float(last))
+        ranks = np.array([int(place), min(int(place) + 1, last)])
+        below = np.cumsum(self._counts)
+        low, high = np.searchsorted(below, ranks, side="right")
+        doses, _ = self._samples(int(low), int(high))
+        ranks -= below[low] - self._counts[low]
+        lower, upper = np.partition(doses, ranks)[ranks]  # bins of low dose may hold most of a body: no sorting
+        return float(lower + (place % 1.0) * (upper - lower))
 
     def _samples(self, low: int, high: int) -> tuple[Float64[np.ndarray, " found"], Float64[np.ndarray, " found"]]:
         """Return dose and volume of the samples in the bins from `low` to `high`."""
@@ -142,18 +164,32 @@ class Dvh:
     def _bin_of(self, doses_gy: Float[np.ndarray, " value"]) -> UInt16[np.ndarray, " value"]:
         lowest, highest = self._range
         width = float(highest) - float(lowest)
-        scale = doses_gy.dtype.type((_BINS - 1) / width if width > 0 else 0)
+        scale = doses_gy.dtype.type((_BINS - 1) / width if width > 1e-6 else 0)  # one dose: one bin
         return np.minimum((doses_gy - lowest) * scale, _BINS - 1).astype(np.uint16)
 
     @cached_property
     def _bins(self) -> UInt16[np.ndarray, " sample"]:
-        return self._bin_of(self.doses_gy)
+        bins = np.empty(len(self.doses_gy), dtype=np.uint16)
+        for part in self._parts():
+            bins[part] = self._bin_of(self.doses_gy[part])
+        return bins
+
+    @cached_property
+    def _counts(self) -> Int64[np.ndarray, " bin"]:
+        counts = np.zeros(_BINS + 1, dtype=np.int64)
+        for part in self._parts():
+            counts += np.bincount(self._bins[part], minlength=_BINS + 1)
+        return counts
 
     @cached_property
     def _volume_per_bin(self) -> Float64[np.ndarray, " bin"]:
         if isinstance(self.volumes_cc, float):
-            return np.bincount(self._bins, minlength=_BINS + 1) * self.volumes_cc
+            return self._counts * self.volumes_cc
         return np.bincount(self._bins, self.volumes_cc, minlength=_BINS + 1)
+
+    def _parts(self) -> list[slice]:
+        """Return runs of samples that stay in the processor's cache from one step to the next."""
+        return [slice(start, start + _AT_ONCE) for start in range(0, len(self.doses_gy), _AT_ONCE)]
 
     @cached_property
     def _volume_above(self) -> Float64[np.ndarray, " edge"]:
