@@ -23,9 +23,9 @@ def test_an_ellipsoid_has_its_volume_and_center():
 
 def test_a_tube_has_its_volume_and_bows_in_the_middle():
     scene = scene_of()
-    straight = scene.tube((0.0, 0.0), (15.0, 10.0), (-40.0, 40.0))
-    bowed = scene.tube((0.0, 0.0), (15.0, 10.0), (-40.0, 40.0), bow_mm=(0.0, 20.0))
-    volume_mm3 = np.pi * 15.0 * 10.0 * 80.0
+    straight = scene.tube((0.0, 0.0), (31.3, 23.7), (-40.0, 40.0))
+    bowed = scene.tube((0.0, 0.0), (31.3, 23.7), (-40.0, 40.0), bow_mm=(0.0, 20.0))
+    volume_mm3 = np.pi * 31.3 * 23.7 * 80.0
     assert straight.sum() * 8.0 == pytest.approx(volume_mm3, rel=0.02)
     assert bowed.sum() * 8.0 == pytest.approx(volume_mm3, rel=0.02)
     rows = {k: scene.y.ravel()[np.argwhere(bowed[..., k])[:, 1]].mean() for k in (20, 40)}
