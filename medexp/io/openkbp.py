@@ -63,7 +63,7 @@ def decode_patient(files: Mapping[str, RawFile], *, name: str, structures: Seque
     ct, dose, possible = patient.ct(), patient.dose(), patient.possible()
     affine = patient.affine()
     if patient.problems or ct is None or affine is None:
-        raise CaseError(f"{name}: " + "; ".join(patient.problems))
+        raise CaseError("\n".join(patient.problems))  # a reason a line
     present = {structure: mask for structure, mask in masks.items() if mask is not None and mask.any()}
     empty = [structure for structure in masks if structure not in present]
     warnings = [*patient.warnings, *(f"{structure}.csv holds no voxel: taken as absent" for structure in empty)]
@@ -132,7 +132,7 @@ class _Patient:
 
     def affine(self) -> Float64[np.ndarray, "4 4"] | None:
         if SIZES not in self.files:
-            self.problems.append(f"expected {SIZES}.csv, found none")
+            self.problems.append(f"{self.name}: expected {SIZES}.csv, found none")
             return None
         try:
             y, x, z = sizes_of(self.files[SIZES])
@@ -146,7 +146,7 @@ class _Patient:
     ) -> tuple[Int64[np.ndarray, " row"], Float64[np.ndarray, " row"]] | None:
         if name not in self.files:
             if required:
-                self.problems.append(f"expected {name}.csv, found none")
+                self.problems.append(f"{self.name}: expected {name}.csv, found none")
             return None
         try:
             return values_of(self.files[name], num_voxels=SIDE**3)

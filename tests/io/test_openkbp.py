@@ -163,6 +163,7 @@ def test_all_bad_files_of_a_patient_are_named_at_once(folder):
     message = str(caught.value)
     for part in ("ct.csv", "dose.csv: line 2", "-0.5", "PTV70.csv: line 2", "voxel_dimensions.csv"):
         assert part in message
+    assert len(message.split("\n")) == 4
 
 
 @pytest.mark.parametrize(
