@@ -1,46 +1,18 @@
-"""Sample points within contours, finer than the voxels of the dose.
-
-Points in the middle of small cells would share a coordinate by the thousand, and a dose that changes along that axis
-would come in steps. So every point is moved within its cell, to the places of a sequence that fills the unit square
-evenly: layers as a whole along i and j, points of a layer along k.
-"""
+"""Sample points within contours, finer than the voxels of the dose."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64
 
 from medexp.geometry.affine import spacing_mm
 from medexp.geometry.contour_planes import END_REACH, Contour, ContourPlanes, Slab, planes_of
 from medexp.geometry.contour_sections import Sections
 from medexp.geometry.polygon_filling import covered_shares
+from medexp.geometry.sample_layers import SampleLayer, evenly_spread
 
 _MARGIN = 2  # cells around the outlines, for distances
-Integers: TypeAlias = Int64[np.ndarray, "..."] | int
-
-
-@dataclass(frozen=True, eq=False)
-class SampleLayer:
-    """Points of a lattice in one plane, and how much of the structure each stands for.
-
-    Attributes:
-        i: Of the points, in voxel indices.
-        j: Likewise.
-        k: Of the layer's middle, in voxel indices.
-        shifts_k: Of the points from the middle, in voxel indices.
-        volumes_cc: Of the structure around each point; 0 outside.
-        cell_cc: Of a cell that lies inside the structure.
-    """
-
-    i: Float64[np.ndarray, " row"]
-    j: Float64[np.ndarray, " column"]
-    k: float
-    shifts_k: Float64[np.ndarray, "row column"]
-    volumes_cc: Float32[np.ndarray, "row column"]
-    cell_cc: float
 
 
 def sample_layers(
@@ -66,13 +38,13 @@ def sample_layers(
     lattice = [[(polygon - origin) / steps for polygon in group] for group in planes.polygons]
     sections = Sections(covered_shares(lattice, (int(size[0]), int(size[1]))), (step_mm, step_mm))
     i, j = (origin[axis] + steps[axis] * np.arange(size[axis]) for axis in range(2))
-    pattern = _spread(np.arange(size[0])[:, None], np.arange(size[1]))
+    pattern = evenly_spread(np.arange(size[0])[:, None], np.arange(size[1]))
     for number, (slab, low_mm, high_mm) in enumerate(_layers(planes, step_mm)):
         middle_mm, cell_cc = (low_mm + high_mm) / 2, step_mm**2 * (high_mm - low_mm) / 1000
         section = slab.section(middle_mm, float(planes.positions_mm[slab.first]))
         yield SampleLayer(
-            i=i + steps[0] * _spread(number, 0),
-            j=j + steps[1] * _spread(0, number),
+            i=i + steps[0] * evenly_spread(number, 0),
+            j=j + steps[1] * evenly_spread(0, number),
             k=middle_mm / planes.slice_mm,
             shifts_k=pattern * ((high_mm - low_mm) / planes.slice_mm),
             volumes_cc=sections.share_of(section) * np.float32(cell_cc),
@@ -87,15 +59,6 @@ def _layers(planes: ContourPlanes, step_mm: float) -> Iterator[tuple[Slab, float
         if thickness_mm > 0:
             edges = np.linspace(slab.start_mm, slab.stop_mm, int(np.ceil(thickness_mm / step_mm)) + 1)
             yield from ((slab, float(low), float(high)) for low, high in pairwise(edges))
-
-
-def _spread(first: Integers, second: Integers) -> Any:
-    """Return numbers from -0.5 to 0.5 that fill the interval evenly over any run of either index.
-
-    Source:
-        The generalized golden ratio of Roberts, "The unreasonable effectiveness of quasirandom sequences" (2018).
-    """
-    return (0.5 + first * 0.7548776662466927 + second * 0.5698402909980532) % 1.0 - 0.5
 
 
 def _volume_mm3(planes: ContourPlanes, spacing: tuple[float, float, float]) -> float:

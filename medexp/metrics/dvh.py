@@ -2,7 +2,8 @@
 
 What the points of a DVH mean is said in `medexp.metrics.dvh_curve`. From contours they are the most accurate: samples
 are finer than the voxels, in the plane and across it. On a grid each voxel is one sample, as large as its share inside
-the structure where coverage is known.
+the structure where coverage is known, and points come as near as half a voxel; `refine` divides voxels and interpolates
+the dose.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,8 @@ from jaxtyping import Bool, Float, Float64, UInt8
 from medexp.errors import CaseError
 from medexp.geometry.affine import spacing_mm as voxel_size_mm
 from medexp.geometry.contour_planes import END_REACH, Contour
-from medexp.geometry.contour_sampling import SampleLayer, sample_layers
+from medexp.geometry.contour_sampling import sample_layers
+from medexp.geometry.sample_layers import SampleLayer, voxel_layers
 from medexp.metrics.dvh_curve import Dvh
 from medexp.metrics.grids import bounding_box, is_empty, require_same_grid, spacing_on
 
@@ -27,7 +29,7 @@ _NUM_SAMPLES = 300_000  # per structure: 0.3 mm for 10 cc, 1.5 mm for 1,000 cc
 
 
 def dvh_of_mask(
-    dose_gy: Float[np.ndarray, "i j k"], structure: Mask, spacing_mm: Iterable[SupportsFloat]
+    dose_gy: Float[np.ndarray, "i j k"], structure: Mask, spacing_mm: Iterable[SupportsFloat], *, refine: int = 1
 ) -> Dvh | None:
     """Return the DVH of a structure on the dose's grid.
 
@@ -35,20 +37,28 @@ def dvh_of_mask(
         dose_gy: Absorbed dose.
         structure: A mask, or shares of the voxels inside in 255ths (uint8), which weigh the voxels.
         spacing_mm: Voxel size along i, j, k.
+        refine: Samples per voxel along each axis, with equal volumes and linearly interpolated doses. With 2, points
+            are two to four times nearer to the truth where dose is linear; more gains little.
 
     Returns:
         The DVH, None if the structure is empty.
 
     Raises:
         GridMismatchError: The shapes differ.
-        CaseError: A dose inside the structure is not finite, or a voxel size is not positive.
+        CaseError: A dose inside the structure is not finite, a voxel size is not positive, or `refine` is below 1.
     """
     require_same_grid(dose_gy, structure)
     voxel_cc = float(np.prod(spacing_on(dose_gy, spacing_mm))) / 1000
     box = bounding_box(structure)
     if is_empty(box):
         return None
+    if refine < 1:
+        raise CaseError(f"expected 1 or more samples per voxel and axis, got refine={refine}")
     near = structure[box]
+    if refine > 1:
+        shares = (near / np.float32(1 if near.dtype == np.bool_ else _FULL)).astype(np.float32)
+        origin = (box[0].start, box[1].start, box[2].start)
+        return _dvh_of_layers(dose_gy, voxel_layers(shares, origin, voxel_cc, refine=refine), voxel_cc, outside_gy=None)
     inside = near if near.dtype == np.bool_ else near > 0
     doses = _finite(dose_gy[box][inside])
     if near.dtype == np.bool_:
@@ -86,24 +96,9 @@ def dvh_of_contours(
         CaseError: The structure reaches over the grid, a dose inside of it is not finite, or a contour is not parallel
             to the slices.
     """
-    doses, volumes, inner, lost = [], [], [], []
-    for layer in sample_layers(contours, affine, num_samples=num_samples, end_reach=end_reach):
-        held = layer.volumes_cc > 0
-        covered = _covered(layer, dose_gy.shape)[held]
-        at_points = _interpolated(dose_gy, layer)[held]
-        doses.append(np.where(covered, at_points, outside_gy or 0.0))
-        volumes.append(layer.volumes_cc[held].astype(np.float64))
-        inner.append(volumes[-1] >= layer.cell_cc / 2)
-        lost.append(float(volumes[-1][~covered].sum()))
-    total_cc = float(sum(part.sum() for part in volumes))
-    if total_cc == 0:
-        return None
-    if outside_gy is None:
-        _require_covered(sum(lost), total_cc)
     voxel_cc = float(np.prod(voxel_size_mm(affine))) / 1000
-    return Dvh(
-        _finite(np.concatenate(doses)), np.concatenate(volumes), round(total_cc / voxel_cc), np.concatenate(inner)
-    )
+    layers = sample_layers(contours, affine, num_samples=num_samples, end_reach=end_reach)
+    return _dvh_of_layers(dose_gy, layers, voxel_cc, outside_gy=outside_gy)
 
 
 def dvh_points(
@@ -133,6 +128,26 @@ def dvh_points(
         points[f"v{dose:g}gy_percent"] = dvh.volume_percent_at_dose(dose)
         points[f"v{dose:g}gy_cc"] = dvh.volume_cc_at_dose(dose)
     return points
+
+
+def _dvh_of_layers(
+    dose_gy: Float[np.ndarray, "i j k"], layers: Iterable[SampleLayer], voxel_cc: float, *, outside_gy: float | None
+) -> Dvh | None:
+    doses, volumes, inner, lost_cc = [], [], [], 0.0
+    for layer in layers:
+        held = layer.volumes_cc > 0
+        covered = _covered(layer, dose_gy.shape)[held]
+        doses.append(np.where(covered, _interpolated(dose_gy, layer)[held], outside_gy or 0.0))
+        volumes.append(layer.volumes_cc[held].astype(np.float64))
+        inner.append(volumes[-1] >= layer.cell_cc / 2)
+        lost_cc += float(volumes[-1][~covered].sum())
+    total_cc = float(sum(part.sum() for part in volumes))
+    if total_cc == 0:
+        return None
+    if outside_gy is None:
+        _require_covered(lost_cc, total_cc)
+    num_voxels = round(total_cc / voxel_cc)
+    return Dvh(_finite(np.concatenate(doses)), np.concatenate(volumes), num_voxels, np.concatenate(inner))
 
 
 def _finite(doses_gy: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " sample"]:

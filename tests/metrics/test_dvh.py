@@ -164,3 +164,16 @@ def test_dvhs_leave_the_dose_as_it_was() -> None:
     before = dose.copy()
     dvh_points(everywhere(dose), doses_gy=(0.5,))
     np.testing.assert_array_equal(dose, before)
+
+
+def test_a_constant_dose_stays_constant_in_divided_voxels() -> None:
+    mask = np.random.default_rng(0).random((6, 6, 6)) < 0.5
+    dvh = dvh_of_mask(np.full((6, 6, 6), 3.5, np.float32), mask, SPACING_MM, refine=2)
+    assert dvh is not None
+    assert (dvh.minimum_gy, dvh.maximum_gy, dvh.num_voxels) == (3.5, 3.5, mask.sum())
+    assert dvh.volume_cc == pytest.approx(0.01 * mask.sum())
+
+
+def test_voxels_cannot_be_divided_into_none() -> None:
+    with pytest.raises(CaseError, match="refine=0"):
+        dvh_of_mask(np.ones((3, 3, 3), np.float32), np.ones((3, 3, 3), bool), SPACING_MM, refine=0)

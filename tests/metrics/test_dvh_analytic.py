@@ -118,3 +118,16 @@ def test_dvhs_from_masks_and_coverage_are_within_about_half_a_voxel(shape: str, 
         assert dvh is not None
         assert np.abs(errors_gy(dvh, shape, axis)).max() < 1.1
         assert dvh.volume_cc == pytest.approx(VOLUMES_CC[shape], rel=0.05)
+
+
+@pytest.mark.parametrize("axis", [pytest.param(1, id="AP"), pytest.param(2, id="SI")])
+@pytest.mark.parametrize("shape", list(RADII))
+def test_divided_voxels_are_nearer_to_the_closed_forms(shape: str, axis: int) -> None:
+    affine, size = grid(2.0)
+    dose, coverage = ramp(affine, size, axis), coverage_of(contours(shape, 0.2), affine, size)
+    whole, divided = (dvh_of_mask(dose, coverage, (2.0, 2.0, 2.0), refine=refine) for refine in (1, 3))
+    assert whole is not None
+    assert divided is not None
+    assert divided.volume_cc == pytest.approx(whole.volume_cc)
+    assert np.abs(errors_gy(divided, shape, axis)).max() < 0.6
+    assert np.abs(errors_gy(divided, shape, axis)).mean() < 0.5 * np.abs(errors_gy(whole, shape, axis)).mean()
