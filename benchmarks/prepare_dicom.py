@@ -17,13 +17,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from medexp.geometry.regridding import resample_to
-from medexp.io.dicom_write import write_patient
+from medexp.io.dicom_objects import PatientIdentity
+from medexp.io.dicom_rt import read_patient
+from medexp.io.dicom_write import write_patient, write_rtdose
 from medexp.io.dose_case import DoseCase
+from medexp.io.nifti import read_file
 from medexp.preparation.dicom_rt import find_cases
 from medexp.preparation.dose_entry import DoseTransform
 from medexp.preparation.dose_grid import NativeCrop
@@ -62,7 +66,10 @@ def write(folder: Path, seed: int) -> None:
     coarse = phantom(seed, SHAPE, SPACING_MM)
     write_patient(folder, fine(coarse, seed), seed=seed)
     references = read_patient([read_file(path) for path in folder.iterdir()]).references
-    write_rtdose(folder / "dose.dcm", coarse.dose_gy, coarse.affine, references=references.to_json(), identity=WHO)
+    # the same patient as in write_patient, so that the objects belong together
+    who = PatientIdentity(coarse.name)
+    dose_gy = coarse.dose_gy if coarse.dose_gy is not None else np.zeros(coarse.shape, np.float32)
+    write_rtdose(folder / "dose.dcm", dose_gy, coarse.affine, references=references, identity=who)
 
 
 def transform() -> DoseTransform:
@@ -112,7 +119,8 @@ def main() -> int:
         clock = []
         for workers in (1, 2):
             shutil.rmtree(place / "store")
-            _, wall = timed(lambda: store_cases(found, transform(), store=place / "store", num_workers=workers))
+            work = partial(store_cases, found, transform(), store=place / "store", num_workers=workers)
+            _, wall = timed(work)
             clock.append(wall)
             print(f"two patients in {workers} processes: {wall:.1f} s by the clock")
         print(f"{clock[0] / clock[1]:.2f} x faster in two processes on {os.cpu_count()} cores")

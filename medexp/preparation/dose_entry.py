@@ -11,7 +11,7 @@ A voxel lies inside a structure exactly where its distance is negative.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -194,19 +194,8 @@ class DoseTransform:
             arrays["dose"] = np.ascontiguousarray(to_canonical(case.dose_gy, grid)[None])
             arrays["foreground"] = high_dose(arrays["dose"][0], case.prescription_gy)
         facts = _facts(placed, grid, arrays, flags, self.structures)
-        return Entry(arrays, facts, {REFERENCE: self._reference(case, distances)})
-
-    def _reference(self, case: DoseCase, distances: Float16[np.ndarray, "structure i j k"]) -> Callable[[Path], None]:
-        """Return what writes the npz; its distances are the store's, to the last bit."""
-        from medexp.io.dose_npz import write_case_npz  # as above
-
-        return partial(
-            write_case_npz,
-            case=case,
-            structures=self.structures,
-            distances_mm=distances.astype(np.float32) * np.float32(self.distance_clip_mm),
-            distance_clip_mm=self.distance_clip_mm,
-        )
+        reference = partial(_write_reference, case=case, distances=distances, transform=self)
+        return Entry(arrays, facts, {REFERENCE: reference})
 
     def picture(self, entry: Entry) -> bytes:
         """Return a PNG for the quality report."""
@@ -216,6 +205,17 @@ class DoseTransform:
             distances=entry.arrays["distances"],
             spacing_mm=entry.facts["spacing_mm"],
         )
+
+
+def _write_reference(
+    path: Path, *, case: DoseCase, distances: Float16[np.ndarray, "structure i j k"], transform: DoseTransform
+) -> None:
+    """Write the npz; its distances are the store's, to the last bit."""
+    from medexp.io.dose_npz import write_case_npz  # as above
+
+    clip_mm = transform.distance_clip_mm
+    distances_mm = distances.astype(np.float32) * np.float32(clip_mm)
+    write_case_npz(path, case, structures=transform.structures, distances_mm=distances_mm, distance_clip_mm=clip_mm)
 
 
 def high_dose(dose_gy: Float32[np.ndarray, "i j k"], prescription_gy: float) -> Int32[np.ndarray, "voxel 4"]:

@@ -12,7 +12,7 @@ from medexp.runs.processes import available_cores, for_each
 _log = logging.getLogger(__name__)
 
 # What a case costs one core, roughly, to decide whether further processes (about a second each) are worth it.
-_BYTES_PER_SECOND = 25e6
+_BYTES_PER_SECOND = {"volumes": 25e6, "images": 25e6, "doses": 4e6}
 _SECONDS_PER_CASE = 0.01
 _WORTHWHILE_SECONDS = 3.0
 
@@ -33,17 +33,17 @@ def store_cases(
         ProcessDiedError: A worker process was killed; finished cases are kept.
     """
     remove_leftovers(store)
-    processes = _num_processes(cases, num_workers)
+    processes = _num_processes(cases, num_workers, bytes_per_second=_BYTES_PER_SECOND[transform.kind])
     _log.info("preparing %d cases in %d processes", len(cases), max(processes, 1))
     store_one = partial(store_case, transform=transform, store=store)
     done = dict(for_each(store_one, cases, num_workers=processes, what="cases prepared"))
     return [done[index] for index in range(len(cases))]
 
 
-def _num_processes(cases: Sequence[RawCase], num_workers: int | None) -> int:
+def _num_processes(cases: Sequence[RawCase], num_workers: int | None, *, bytes_per_second: float) -> int:
     wanted = available_cores() if num_workers is None else num_workers
     files = (path for case in cases for path in (*case.images.values(), case.label))
-    seconds = _total_bytes(path for path in files if path is not None) / _BYTES_PER_SECOND
+    seconds = _total_bytes(path for path in files if path is not None) / bytes_per_second
     seconds += _SECONDS_PER_CASE * len(cases)
     return min(wanted, len(cases)) if seconds > _WORTHWHILE_SECONDS else 1
 
