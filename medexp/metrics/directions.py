@@ -8,12 +8,18 @@ _HIGHER = frozenset(
     {
         "mean_dice", "dice", "iou", "sensitivity", "precision", "lesionwise_dice", "lesions_matched", "object_f1",
         "object_precision", "object_recall", "mean_matched_iou", "mean_average_precision", "objects_matched",
+        "limits_compliance_rate", "limits_passed",
     }
 )  # fmt: skip
 _LOWER = frozenset(
-    {"hd95_mm", "lesionwise_hd95_mm", "lesions_spurious", "lesions_missed", "objects_spurious", "objects_missed"}
-)
-_HIGHER_BEGINNINGS = ("nsd_", "lesionwise_nsd_")
+    {
+        "hd95_mm", "lesionwise_hd95_mm", "lesions_spurious", "lesions_missed", "objects_spurious", "objects_missed",
+        "mae_gy", "rmse_gy", "limits_violated", "num_negative_voxels", "num_excessive_voxels",
+    }
+)  # fmt: skip
+_HIGHER_BEGINNINGS = ("nsd_", "lesionwise_nsd_", "gamma_pass_rate_")
+_LOWER_BEGINNINGS = ("gamma_mean_",)
+_LOWER_ENDINGS = ("_error_gy", "_error_percent")  # absolute differences
 
 
 def is_higher_better(column: str, *, higher: Sequence[str] = (), lower: Sequence[str] = ()) -> bool:
@@ -38,7 +44,7 @@ def is_higher_better(column: str, *, higher: Sequence[str] = (), lower: Sequence
     score = column.partition("/")[0]
     if score in _HIGHER or score.startswith(_HIGHER_BEGINNINGS):
         return True
-    if score in _LOWER:
+    if score in _LOWER or score.startswith(_LOWER_BEGINNINGS) or score.endswith(_LOWER_ENDINGS):
         return False
     raise ConfigurationError(
         f"compare.metrics: expected a column with a known direction, got {column}; say it with "

@@ -11,13 +11,16 @@ from typing import Any, Literal
 
 from medexp.errors import CohortError, GridMismatchError
 from medexp.io.tables import write_table
+from medexp.metrics.dose_scoring import DoseScoring
 from medexp.metrics.lesions import ProtocolName
 from medexp.metrics.nnunet import ScoredFiles, nnunet_summary
 from medexp.metrics.object_scores import ObjectScoring
 from medexp.metrics.summary import ColumnSummary
-from medexp.runs.files import sha256_of, write_json, write_text
+from medexp.runs.files import write_text
 from medexp.stages.context import Context, Result
-from medexp.stages.evaluated_files import Selection, find_labels, select
+from medexp.stages.dose_evaluation import evaluate_doses
+from medexp.stages.evaluated_files import find_labels, select
+from medexp.stages.evaluation_manifest import write_manifest
 from medexp.stages.measuring import measure, objects_of_image, write_objects
 from medexp.stages.object_tables import ImageObjects, pooled_scores
 from medexp.stages.outcomes import Refused, all_done, listed
@@ -37,8 +40,6 @@ from medexp.types import Index, Positive
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-
 
 def evaluate(
     predictions: str | Path | None,
@@ -52,13 +53,15 @@ def evaluate(
     lesion_variant: Literal["official", "toolkit"],
     snfh_slip: bool,
     objects: ObjectScoring,
+    doses: DoseScoring,
     measure_only: bool,
     num_workers: Index | None,
     context: Context,
 ) -> Result:
     """Score every prediction and write cases.csv, lesions.csv, lesionwise.csv, summary.json and evaluation.json.
 
-    Of images the objects are measured and matched as well; see `medexp.stages.object_tables` for their tables.
+    Of images the objects are measured and matched as well; see `medexp.stages.object_tables` for their tables. Doses
+    are scored by `medexp.stages.dose_evaluation`.
 
     Args:
         predictions: Any folder of label maps (see `medexp.io.pairing`); None: what the upstream run `predicted` wrote.
@@ -72,6 +75,7 @@ def evaluate(
         lesion_variant: "official", or "toolkit" for the simpler one over all labels and regions.
         snfh_slip: Reproduce the official 2024 program's dilation of SNFH.
         objects: What is an object of an image, and when two objects match.
+        doses: What is computed of predicted doses; with its `structures`, the dataset holds doses and no labels.
         measure_only: Measure the objects of predicted images; no reference is read and nothing is scored.
         num_workers: Processes; None: one per core.
         context: The run.
@@ -82,6 +86,8 @@ def evaluate(
         CohortError: Files cannot be read or hold unknown label values; all are listed.
         ConfigurationError: A setting does not fit.
     """
+    if doses.structures is not None:
+        return evaluate_doses(predictions, references, doses, num_workers=num_workers, context=context)
     if measure_only:
         return measure(predictions, references, labels, regions, objects, num_workers=num_workers, context=context)
     selection = select(predictions, references, context=context)
@@ -115,7 +121,15 @@ def evaluate(
     if images:
         settings["objects"] = asdict(objects)
     files = _write(context.run.folder, scored, rows, columns, overall, settings, images)
-    files["evaluation"] = _write_manifest(context.run.folder, selection, scored, files, settings)
+    files["evaluation"] = write_manifest(
+        context.run.folder,
+        settings,
+        [_case_record(one) for one in scored],
+        files,
+        predictions=selection.predictions,
+        references=selection.references,
+        without_reference=selection.without_reference,
+    )
     _track(context, columns, overall, files)
     return _result(files, columns, overall, settings, len(scored))
 
@@ -180,40 +194,16 @@ def _write_summary(
     write_text(path, json.dumps({**nnunet_summary(compared), "medexp": own}, indent=1) + "\n")
 
 
-def _write_manifest(
-    folder: Path,
-    selection: Selection,
-    scored: Sequence[ScoredPair],
-    files: Mapping[str, Path],
-    settings: Mapping[str, Any],
-) -> Path:
-    record = {
-        "format": FORMAT,
-        "settings": dict(settings),
-        "predictions": selection.predictions,
-        "references": selection.references,
-        "num_cases": len(scored),
-        "cases": [
-            {
-                "case": one.pair.case,
-                "patient": one.pair.patient,
-                "prediction": {"path": str(one.pair.prediction), "sha256": one.prediction_sha256},
-                "reference": {"path": str(one.pair.reference), "sha256": one.reference_sha256},
-                "images": {channel: str(path) for channel, path in one.pair.images},
-                "shape": list(one.shape),
-                **_spacing(one),
-            }
-            for one in scored
-        ],
-        "without_reference": list(selection.without_reference),
-        "files": {
-            name: {"path": path.relative_to(folder).as_posix(), "sha256": sha256_of(path)}
-            for name, path in files.items()
-        },
+def _case_record(one: ScoredPair) -> dict[str, Any]:
+    return {
+        "case": one.pair.case,
+        "patient": one.pair.patient,
+        "prediction": {"path": str(one.pair.prediction), "sha256": one.prediction_sha256},
+        "reference": {"path": str(one.pair.reference), "sha256": one.reference_sha256},
+        "images": {channel: str(path) for channel, path in one.pair.images},
+        "shape": list(one.shape),
+        **_spacing(one),
     }
-    path = folder / "evaluation.json"
-    write_json(path, record)
-    return path
 
 
 def _spacing(one: ScoredPair) -> dict[str, list[float] | None]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from medexp.errors import CohortError, ConfigurationError
 from medexp.metrics.object_scores import ObjectScoring
 from medexp.plots.objects import object_figure, size_and_shape
-from medexp.runs.files import atomic_write, sha256_of, write_json
+from medexp.runs.files import atomic_write
 from medexp.stages.context import Context, Result
 from medexp.stages.evaluated_files import find_labels, select_predictions
+from medexp.stages.evaluation_manifest import write_manifest
 from medexp.stages.image_scoring import MeasuredImage, measure_image
 from medexp.stages.object_tables import ImageObjects, object_rows, reference_rows, write_object_tables
 from medexp.stages.outcomes import Refused, all_done, listed
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
-
-FORMAT = 1
 
 
 def measure(
@@ -54,7 +53,8 @@ def measure(
     found = [ImageObjects(one.case, one.shape, one.objects) for one in measured]
     files = write_objects(context.run.folder, found)
     settings = {"measure_only": True, "labels": values, "regions": dict(regions), "objects": asdict(objects)}
-    files["evaluation"] = _write_manifest(context.run.folder, place, measured, files, settings)
+    cases = [_case_record(one) for one in measured]
+    files["evaluation"] = write_manifest(context.run.folder, settings, cases, files, predictions=place, references=None)
     counts = {name: sum(len(one.predicted[name]) for one in found) for name in structures}
     context.tracker.log_metrics({f"evaluate/num_objects/{name}": float(count) for name, count in counts.items()}, 0)
     for name in ("all_objects", "object_summary", "object_figure", "evaluation"):
@@ -68,35 +68,13 @@ def _refusal(refused: Sequence[Refused], num_images: int) -> CohortError:
     return CohortError(f"expected {num_images} masks that can be measured, {len(refused)} cannot:{listed(refused)}")
 
 
-def _write_manifest(
-    folder: Path,
-    place: str,
-    measured: Sequence[MeasuredImage],
-    files: Mapping[str, Path],
-    settings: Mapping[str, Any],
-) -> Path:
-    record = {
-        "format": FORMAT,
-        "settings": dict(settings),
-        "predictions": place,
-        "references": None,
-        "num_cases": len(measured),
-        "cases": [
-            {
-                "case": one.case,
-                "prediction": {"path": str(one.path), "sha256": one.sha256},
-                "shape": list(one.shape),
-                "pixel_size_um": one.pixel_size_um,
-            }
-            for one in measured
-        ],
-        "files": {
-            name: {"path": str(path.relative_to(folder)), "sha256": sha256_of(path)} for name, path in files.items()
-        },
+def _case_record(one: MeasuredImage) -> dict[str, Any]:
+    return {
+        "case": one.case,
+        "prediction": {"path": str(one.path), "sha256": one.sha256},
+        "shape": list(one.shape),
+        "pixel_size_um": one.pixel_size_um,
     }
-    path = folder / "evaluation.json"
-    write_json(path, record)
-    return path
 
 
 def objects_of_image(one: ScoredPair) -> ImageObjects:

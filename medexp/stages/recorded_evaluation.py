@@ -64,6 +64,11 @@ class Evaluation:
         return "objects" in self.settings
 
     @property
+    def of_doses(self) -> bool:
+        """Whether doses were scored."""
+        return "doses" in self.settings
+
+    @property
     def labels(self) -> Mapping[str, int]:
         """The value of each label."""
         return self.settings["labels"]
@@ -110,5 +115,5 @@ class Evaluation:
 
 
 def _goodness(row: Mapping[str, Any]) -> tuple[bool, float, str]:
-    mean = float(row["mean_dice"])
+    mean = float(row["mean_dice"]) if "mean_dice" in row else -float(row["mae_gy"])
     return mean != mean, mean, str(row["case"])

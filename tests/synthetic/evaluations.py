@@ -8,6 +8,7 @@ import numpy as np
 from medexp.geometry.grids import Grid
 from medexp.io.nifti import write_nifti
 from medexp.io.tables import write_table
+from medexp.metrics.dose_scoring import DoseScoring
 from medexp.metrics.object_scores import ObjectScoring
 from medexp.runs.files import sha256_of, write_json
 from medexp.runs.ledger import Run, now
@@ -25,6 +26,21 @@ AFFINE = np.array([[-1.0, 0, 0, 23], [0, 1, 0, 0], [0, 0, 1.5, 0], [0, 0, 0, 1]]
 OBJECTS = ObjectScoring(
     min_area_px=1, fill_holes=False, split_touching=False, split_depth_px=1.0, iou=0.5, pixel_size_um=None
 )
+NO_DOSES = DoseScoring(
+    structures=None,
+    targets={},
+    gamma=(),
+    gamma_cutoff_percent=10.0,
+    gamma_max=2.0,
+    gamma_subsample=1,
+    gamma_method="exact",
+    ptv_margin_mm=5.0,
+    volume_doses_gy=(),
+    limits=None,
+    openkbp=True,
+    goal_mae_gy=2.0,
+    goal_gamma_percent=95.0,
+)
 SETTINGS = {
     "labels": LABELS,
     "regions": REGIONS,
@@ -34,6 +50,7 @@ SETTINGS = {
     "lesion_variant": "official",
     "snfh_slip": True,
     "objects": OBJECTS,
+    "doses": NO_DOSES,
     "measure_only": False,
     "num_workers": 1,
 }
