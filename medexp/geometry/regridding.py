@@ -28,7 +28,7 @@ def resample_to(
     *,
     order: int,
     fill: float = 0.0,
-) -> Float32[np.ndarray, "i j k"]:
+) -> Float32[np.ndarray, "target_i target_j target_k"]:
     """Interpolate values at the voxel centers of another grid.
 
     B-splines (order 3) go through the values at voxel centers and may swing over in between: the result is clipped to

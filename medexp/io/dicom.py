@@ -11,8 +11,8 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from io import BufferedIOBase, BytesIO
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float64
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES: Final = 1 << 30  # of one object, unpacked
 PIXEL_DATA: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+MAX_INFLATED_BYTES: Final = 512 << 20  # deflated objects are rare, and small ones can hide much
+_CHUNK_BYTES: Final = 1 << 20
 _MAGIC_END: Final = 132
 _META_BYTES: Final = 1 << 16
 _META_GROUP: Final = b"\x02\x00"
@@ -71,7 +73,7 @@ def parse(file: RawFile, *, stop: frozenset[int] = frozenset()) -> "Dataset":
 
 
 @quiet()
-def parse_stream(stream: BinaryIO, *, stop: frozenset[int] = frozenset()) -> "Dataset":
+def parse_stream(stream: BufferedIOBase, *, stop: frozenset[int] = frozenset()) -> "Dataset":
     """Return the object in a file that is open for reading; only what stands before `stop` is read.
 
     Raises:
@@ -119,15 +121,21 @@ def _explicit_head() -> bytes:
 
 
 def _inflated(packed: bytes) -> bytes:
+    """Return unpacked bytes after a first pass that keeps none has found them to be within the budget."""
     unpacker = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    size, rest = 0, packed
     try:
-        content = unpacker.decompress(packed, MAX_BYTES)
+        while not unpacker.eof and size <= MAX_INFLATED_BYTES:
+            part = unpacker.decompress(rest, _CHUNK_BYTES)
+            size, rest = size + len(part), unpacker.unconsumed_tail
+            if not (part or rest or unpacker.eof):
+                raise DicomError("expected deflated data with an end, got none: it is truncated; export the file again")
     except zlib.error:
         raise DicomError("expected intact deflated data, got something else; export the file again") from None
-    if not unpacker.eof:
-        state = f"more than {MAX_BYTES:,} bytes" if len(content) >= MAX_BYTES else "no end: it is truncated"
-        raise DicomError(f"expected deflated data within the budget, got {state}")
-    return content
+    if size > MAX_INFLATED_BYTES:
+        message = f"expected at most {MAX_INFLATED_BYTES:,} bytes of deflated data, got more"
+        raise DicomError(f"{message}; export the file uncompressed")
+    return zlib.decompress(packed[: len(packed) - len(unpacker.unused_data)], wbits=-zlib.MAX_WBITS, bufsize=size)
 
 
 def shown(value: str) -> str:

@@ -16,6 +16,7 @@ _DIRECTION_TOLERANCE = 1e-4  # 0.006 degrees: 0.03 mm over 300 mm
 _TILT_DEG = 0.01
 _POSITION_MM = 0.1  # positions are often rounded to this
 _POSITION_SHARE = 0.1  # of the distance between slices, for thin ones
+_GAP_SHARE = 0.2  # of the distance between slices: rounded positions make both neighbors seem off
 _IN_PLANE_MM = 0.01
 
 
@@ -76,16 +77,17 @@ def slice_distance_mm(positions: Float64[np.ndarray, "n"]) -> float:
         raise DicomError(f"expected at least two slices, got {positions.size}")
     gaps = np.diff(positions)
     usual = float(np.median(gaps))
-    tolerance = min(_POSITION_MM, _POSITION_SHARE * usual)
     if gaps.min() < 1e-3:
         twice = positions[int(gaps.argmin())]
         raise DicomError(f"expected one image per slice, got two at z = {twice:g} mm; leave one series in the folder")
-    odd = np.flatnonzero(np.abs(gaps - usual) > tolerance)
+    odd = np.flatnonzero(np.abs(gaps - usual) > _GAP_SHARE * usual)
     if odd.size:
         raise DicomError(_gap(positions, int(odd[0]), usual))
     distance = float(positions[-1] - positions[0]) / (positions.size - 1)
-    if np.abs(positions - positions[0] - distance * np.arange(positions.size)).max() > tolerance:
-        raise DicomError(f"expected slices every {distance:g} mm, got distances that drift; reconstruct the series")
+    apart = np.abs(positions - positions[0] - distance * np.arange(positions.size))
+    if apart.max() > min(_POSITION_MM, _POSITION_SHARE * usual):
+        found = f"one at z = {positions[apart.argmax()]:g} mm, {apart.max():.3g} mm from its place"
+        raise DicomError(f"expected slices every {distance:g} mm, got {found}; resample the series")
     return distance
 
 

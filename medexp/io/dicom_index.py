@@ -6,8 +6,9 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 from medexp.io.dicom import DicomError, NotDicomError, items, numbers, parse_stream, quiet, text, texts, uid
 from medexp.io.dicom_choice import Choice, DicomEntry, choose
@@ -110,7 +111,7 @@ def _entry_at(path: Path) -> DicomEntry:
 
 
 @quiet()
-def entry_of(stream: BinaryIO, path: Path) -> DicomEntry:
+def entry_of(stream: BufferedIOBase, path: Path) -> DicomEntry:
     """Return what an object's header says about where it belongs.
 
     Raises:

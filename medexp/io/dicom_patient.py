@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from jaxtyping import Float64, Int16, Integer
 
-from medexp.geometry.contour_planes import Contour
 from medexp.io.dicom_geometry import RAS_FROM_LPS
 from medexp.io.dicom_objects import (
     CT_IMAGE,
@@ -19,6 +18,7 @@ from medexp.io.dicom_objects import (
     new_instance,
     reference,
 )
+from medexp.io.dicom_structures import Contour
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -1,5 +1,6 @@
 """RTPLAN: prescription, fractions, beams and the positions of their leaves."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -89,7 +90,7 @@ def _plan(dataset: "Dataset") -> RtPlan:
     groups = items(dataset, "FractionGroupSequence")
     planned = sum(integer(group, "NumberOfFractionsPlanned", 0) for group in groups)
     beam_gy = sum(_fraction_gy(group) * integer(group, "NumberOfFractionsPlanned", 0) for group in groups)
-    beams = tuple(_beam(item) for item in items(dataset, "BeamSequence") if _treats(item))
+    beams = _beams(dataset, groups)
     assumed = default_plan()
     source: Source = "default"
     warnings: tuple[str, ...] = ()
@@ -122,11 +123,19 @@ def _targets(dataset: "Dataset") -> tuple[tuple[str, float], ...]:
 
 def _fraction_gy(group: "Dataset") -> float:
     beams = items(group, "ReferencedBeamSequence")
-    return sum(number(beam, "BeamDose") for beam in beams if text(beam, "BeamDose"))
+    return math.fsum(number(beam, "BeamDose") for beam in beams if text(beam, "BeamDose"))
 
 
-def _treats(item: "Dataset") -> bool:
-    return text(item, "TreatmentDeliveryType") in {"TREATMENT", "CONTINUATION", ""}
+def _beams(dataset: "Dataset", groups: "list[Dataset]") -> tuple[RtBeam, ...]:
+    """Return the beams that treat: not those for setup, which get no meterset where others do."""
+    referenced = [beam for group in groups for beam in items(group, "ReferencedBeamSequence")]
+    metered = {integer(beam, "ReferencedBeamNumber") for beam in referenced if text(beam, "BeamMeterset")}
+    treating = [
+        item
+        for item in items(dataset, "BeamSequence")
+        if text(item, "TreatmentDeliveryType") in {"TREATMENT", "CONTINUATION", ""}
+    ]
+    return tuple(_beam(item) for item in treating if not metered or integer(item, "BeamNumber") in metered)
 
 
 def _beam(item: "Dataset") -> RtBeam:

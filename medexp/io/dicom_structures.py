@@ -1,12 +1,12 @@
 """RTSTRUCT: structures as closed polygons in world millimeters."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from jaxtyping import Float64
 
 from medexp.errors import CaseError
-from medexp.geometry.contour_planes import Contour
 from medexp.io.dicom import DicomError, integer, items, label, numbers, parse, shown, text, uid
 from medexp.io.dicom_geometry import RAS_FROM_LPS
 from medexp.io.nifti import RawFile
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
 _PLANAR_MM = 0.01
+
+Contour: TypeAlias = Float64[np.ndarray, "_ 3"]  # each has as many points as it likes
 
 
 @dataclass(frozen=True, eq=False)

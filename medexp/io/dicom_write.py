@@ -7,13 +7,12 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, Shaped, UInt
 
 from medexp.errors import CaseError
-from medexp.geometry.contour_planes import Contour
 from medexp.geometry.contour_tracing import trace
 from medexp.io.dicom import DicomError
 from medexp.io.dicom_arcs import arc_plan
@@ -35,6 +34,7 @@ from medexp.io.dicom_objects import (
 from medexp.io.dicom_patient import ct_images, structure_set
 from medexp.io.dicom_plan import DEFAULT_FRACTIONS
 from medexp.io.dicom_rt import RtReferences
+from medexp.io.dicom_structures import Contour
 from medexp.io.dose_case import DoseCase
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def write_rtdose(
     dose_gy: Float32[np.ndarray, "i j k"],
     affine: Float64[np.ndarray, "4 4"],
     *,
-    references: Mapping[str, Any],
+    references: RtReferences,
     identity: PatientIdentity | None = None,
     description: str = "Predicted dose",
     comment: str = "Prediction; not for clinical use",
@@ -67,7 +67,7 @@ def write_rtdose(
         path: Of the file.
         dose_gy: On a grid along the patient's axes.
         affine: Voxel centers -> RAS+ mm.
-        references: What `RtReferences.to_json` says of the patient; a study or frame that is not known gets a new UID.
+        references: To the objects that the dose belongs to; a study or frame that is not known gets a new UID.
         identity: What the file says about the patient; if it is not given, the file's name without its ending.
         description: Of the series, for a person.
         comment: On the dose, for a person; at most 64 characters.
@@ -86,11 +86,10 @@ def write_rtdose(
         raise CaseError(f"{path}: {error}") from error
     scaling = _scaling(float(dose_gy.max()), _LEVELS[bits])
     levels = _in_levels(turned, float(scaling), np.dtype(f"u{bits // 8}"))
-    known = RtReferences.from_json(references)
-    dataset = _described(known, identity or PatientIdentity(path.stem), description)
+    dataset = _described(references, identity or PatientIdentity(path.stem), description)
     add_image(dataset, levels, position=position, spacing=spacing)
     _add_dose(dataset, levels, scaling=scaling, slice_mm=float(spacing[2]), comment=comment)
-    _add_references(dataset, known)
+    _add_references(dataset, references)
     _name(dataset)
     write_object(path, dataset, durable=durable)
     return str(dataset.SOPInstanceUID)
@@ -205,7 +204,7 @@ def write_patient(
     if case.dose_gy is not None:
         files["dose"] = folder / f"RTDOSE.{uids.of('dose file')}.dcm"
         write_rtdose(
-            files["dose"], case.dose_gy, case.affine, references=_own_references(uids).to_json(), identity=who,
+            files["dose"], case.dose_gy, case.affine, references=_own_references(uids), identity=who,
             description="Planned dose", comment="", durable=durable,
         )  # fmt: skip
     return files
