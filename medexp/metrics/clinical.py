@@ -78,6 +78,11 @@ class Protocol:
     limits: Mapping[str, tuple[Limit, ...]]
     optional: tuple[str, ...]
 
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """The structures that are to be spared, not treated."""
+        return tuple(name for name, limits in self.limits.items() if not any(one.is_minimum for one in limits))
+
 
 def _at_most(dose_gy: float, percent: float) -> Limit:
     return Limit("v_percent", percent, dose_gy)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 from medexp.errors import CaseError, ConfigurationError
 from medexp.geometry.distances import signed_distance_mm
 from medexp.io.dose_case import DoseCase
-from medexp.metrics.clinical import CheckedLimits, ProtocolName, check_limits, protocol_of, regions_of
+from medexp.metrics.clinical import CheckedLimits, Protocol, ProtocolName, check_limits, protocol_of, regions_of
 from medexp.metrics.dose_errors import DoseErrors, dose_errors
 from medexp.metrics.dvh import Dvh, dvh_of_mask, dvh_points
 from medexp.metrics.gamma import GammaCriteria, GammaSummary, gamma_map, summarize_gamma
@@ -43,7 +43,7 @@ class DoseScoring:
         gamma_method: "exact" is medexp's own; "pymedphys" the reference implementation, which is far slower.
         ptv_margin_mm: Gamma of a target counts the voxels up to so far around it.
         volume_doses_gy: The x of V_x, in percent and cc of every structure.
-        limits: The protocol whose limits are checked; None: none are.
+        limits: The protocol whose limits are checked, where the dataset has one of its organs; None: none are.
         openkbp: Compute OpenKBP's scores where one of its organs, and where dose is possible, are known.
         goal_mae_gy: The report says whether the mean error is below.
         goal_gamma_percent: The report says whether the mean pass rate of the first criteria reaches it.
@@ -74,6 +74,14 @@ class DoseScoring:
     def criteria(self) -> dict[str, GammaCriteria]:
         """The criteria of gamma by the name that heads their columns, such as `global_3mm3pct`."""
         return dict(self._criterion(text) for text in self.gamma)
+
+    @property
+    def protocol(self) -> Protocol | None:
+        """The protocol whose limits are checked."""
+        if self.limits is None:
+            return None
+        protocol = protocol_of(self.limits)
+        return protocol if set(protocol.organs) & set(self.structures or ()) else None
 
     @property
     def texts(self) -> dict[str, str]:
@@ -304,9 +312,9 @@ def _limits(
     spacing: tuple[float, float, float],
     scoring: DoseScoring,
 ) -> dict[str, CheckedLimits]:
-    if scoring.limits is None:
+    protocol = scoring.protocol
+    if protocol is None:
         return {}
-    protocol = protocol_of(scoring.limits)
     regions = regions_of(shares, protocol)
     return {
         side: check_limits({**dvhs[side], **_dvhs(dose, regions, spacing)}, protocol) for side, dose in doses.items()

@@ -118,7 +118,7 @@ def _write(
     }
     write_table(files["cases"], rows)
     write_table(files["dvh"], dvh_rows(scored), columns=DVH_COLUMNS)
-    if scoring.limits is not None:
+    if scoring.protocol is not None:
         files["constraints"] = folder / "constraints.csv"
         write_table(files["constraints"], limit_rows(scored), columns=LIMIT_COLUMNS)
     write_json(files["dvh_curves"], curves_record(scored))

@@ -112,7 +112,7 @@ def dose_report(
         "num_cases": len(scored),
         "aggregate_metrics": aggregate,
         "per_case_results": [_case_record(one, scoring) for one in scored],
-        "clinical_constraints": limits_summary(scored) if scoring.limits is not None else None,
+        "clinical_constraints": limits_summary(scored) if scoring.protocol is not None else None,
         "goal_assessment": goal_assessment(columns, scoring),
     }
 

@@ -156,6 +156,10 @@ def test_a_target_inside_a_higher_one_has_no_maximum_of_its_own():
     assert outcome(check_limits(regions, PROTOCOL), "PTV56", "dmax_gy").outcome is Outcome.MISSING
 
 
+def test_organs_are_what_is_to_be_spared():
+    assert PROTOCOL.organs == ("Rectum", "Bladder", "Femur_L", "Femur_R", "Bowel")
+
+
 def test_an_unknown_protocol_is_refused_by_name():
     with pytest.raises(UnknownOptionError, match=r"prostate_sib.*got 'breast'"):
         protocol_of("breast")

@@ -208,12 +208,13 @@ def test_openkbp_patients_are_scored_from_their_folders(tmp_path):
         (tmp_path / "predictions").mkdir(exist_ok=True)
         write_sparse(tmp_path / "predictions" / f"{case.name}.csv", dose)
         scored.append(score_patient(case.dose_gy, dose, case.possible_dose, case.masks, case.spacing_mm))
-    scoring = replace(SCORING, structures=OPENKBP, limits=None, gamma=[], targets={"PTV70": 70.0})
+    scoring = replace(SCORING, structures=OPENKBP, gamma=[], targets={"PTV70": 70.0})
     run = evaluated(tmp_path / "out", tmp_path / "predictions", tmp_path / "references", doses=scoring)
     expected = pooled_scores(scored)
     assert run.result["scores"]["openkbp_dose_score_gy"] == pytest.approx(expected.dose_score_gy, rel=1e-5)
     assert run.result["scores"]["openkbp_dvh_score_gy"] == pytest.approx(expected.dvh_score_gy, rel=1e-5)
     assert summary_of(run)["openkbp"]["num_patients"] == 2
+    assert not (run.folder / "constraints.csv").exists()  # of another protocol
     assert any("OpenKBP: dose score" in line for line in run.result["lines"])
 
 
