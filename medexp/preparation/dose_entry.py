@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float16, Float32, Int32, Shaped
@@ -70,12 +70,6 @@ class DoseTransform:
         Raises:
             ConfigurationError: Names the key.
         """
-        for key, value, choices in (
-            ("format", self.data_format, get_args(DoseFormat)),
-            ("dose_interpolation", self.dose_interpolation, get_args(Interpolation)),
-        ):
-            if value not in choices:
-                raise ConfigurationError(f"dataset.{key}: expected one of {', '.join(choices)}, got '{value}'")
         strangers = [name for name in self.required if name not in self.structures]
         if strangers:
             raise ConfigurationError(f"dataset.required: expected dataset.structures, got {', '.join(strangers)}")
