@@ -89,7 +89,7 @@ def parse_stream(stream: BufferedIOBase, *, stop: frozenset[int] = frozenset()) 
     if syntax == _DEFLATED:
         stream = BytesIO(_explicit_head() + _inflated(stream.read()[start:]))
     try:
-        return read_partial(stream, stop_when=lambda tag, _vr, _length: int(tag) in stop)
+        return read_partial(stream, lambda tag, _vr, _length: int(tag) in stop)  # type: ignore[arg-type] # it only reads
     except Exception as error:  # noqa: BLE001 - foreign bytes make pydicom raise anything, and its texts quote values
         message = f"expected an intact DICOM object, got one that pydicom cannot parse ({type(error).__name__})"
         raise DicomError(f"{message}; export the file again") from None

@@ -26,7 +26,8 @@ class DicomEntry:
         uid: Its own (SOP instance).
         series_uid: Its series.
         study_uid: Its study.
-        frame_uids: Frames of reference that it lies in or refers to.
+        frame_uid: The frame of reference that it says to lie in.
+        frame_uids: Frames of reference in which a structure set's regions were drawn.
         patient: Key of the patient; empty where the file has no identifier.
         position: Of its first pixel, as stored.
         is_localizer: Whether it is a scout view.
@@ -44,6 +45,7 @@ class DicomEntry:
     uid: str = ""
     series_uid: str = ""
     study_uid: str = ""
+    frame_uid: str = ""
     frame_uids: tuple[str, ...] = ()
     patient: str = ""
     position: tuple[float, ...] = ()
@@ -217,20 +219,21 @@ def _referenced_series(
         return list(series)
     if structures is not None and (named := [uid for uid in series if uid in structures.series_uids]):
         return named
-    frames = {uid for entry in (structures, *doses) if entry is not None for uid in entry.frame_uids}
-    return [uid for uid, images in series.items() if frames & set(images[0].frame_uids)]
+    known = [entry for entry in (structures, *doses) if entry is not None]
+    frames = {uid for entry in known for uid in (entry.frame_uid, *entry.frame_uids)}
+    return [uid for uid, images in series.items() if images[0].frame_uid and images[0].frame_uid in frames]
 
 
 def _require_one_frame(image: DicomEntry, others: Sequence[DicomEntry], findings: _Findings) -> None:
-    if not image.frame_uids:
+    if not image.frame_uid:
         findings.warnings.append("the CT names no frame of reference; contours and dose are taken to lie in its")
         return
-    frame = image.frame_uids[0]
     for other in others:
-        if not other.frame_uids:
+        is_foreign = bool(other.frame_uid) and other.frame_uid != image.frame_uid
+        if not (other.frame_uid or other.frame_uids):
             if other.modality != "RTPLAN":  # plans seldom name one
                 findings.warnings.append(f"{other.modality} {other.path.name} names no frame of reference")
-        elif set(other.frame_uids) != {frame} and (other.modality != "RTSTRUCT" or frame not in other.frame_uids):
+        elif is_foreign or (other.frame_uids and image.frame_uid not in other.frame_uids):
             message = f"{other.modality} {other.path.name}: expected the CT's frame of reference, got another one"
             findings.problems.append(f"{message}; register and resample, or export the objects of one plan")
 

@@ -121,8 +121,7 @@ def _entries(files: Sequence[RawFile], reasons: list[str]) -> list[DicomEntry]:
 def _structure_set(choice: Choice, content: Mapping[Path, RawFile], reasons: list[str]) -> RtStructureSet | None:
     if (chosen := choice.structures) is None:
         return None
-    frames = choice.ct[0].frame_uids if choice.ct else ()
-    frame = frames[0] if frames else ""
+    frame = choice.ct[0].frame_uid if choice.ct else ""
     return _part(lambda: read_structures(content[chosen.path], frame_of_reference_uid=frame), reasons)
 
 
@@ -142,7 +141,7 @@ def _references(choice: Choice) -> RtReferences:
     image, plan, structures = choice.ct[0], choice.plan, choice.structures
     return RtReferences(
         study_uid=(plan or structures or image).study_uid,
-        frame_of_reference_uid=image.frame_uids[0] if image.frame_uids else "",
+        frame_of_reference_uid=image.frame_uid,
         ct_series_uid=image.series_uid,
         structure_set_uid=structures.uid if structures is not None else "",
         plan_uid=plan.uid if plan is not None else "",

@@ -129,7 +129,7 @@ def test_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_two_ct_series_that_nothing_tells_apart_are_a_problem() -> None:
     images = [
-        DicomEntry(Path(f"{series}{n}"), "CT", uid=f"{series}.{n}", series_uid=series, frame_uids=("1.2",))
+        DicomEntry(Path(f"{series}{n}"), "CT", uid=f"{series}.{n}", series_uid=series, frame_uid="1.2")
         for series in ("1", "2")
         for n in range(2)
     ]

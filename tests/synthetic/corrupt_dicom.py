@@ -187,10 +187,7 @@ def spoil_contour(change: Callable[[pydicom.Dataset], Any]) -> Maker:
 def foreign_structures(files: Files) -> None:
     def change(dataset: pydicom.Dataset) -> None:
         uid = generate_uid()
-        dataset.FrameOfReferenceUID = uid
         dataset.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = uid
-        for region in dataset.StructureSetROISequence:
-            region.ReferencedFrameOfReferenceUID = uid
 
     edit(files["structures"], change)
 
@@ -250,6 +247,10 @@ CORPUS: dict[str, tuple[Maker, str]] = {
     ),
     "dose cut short": (cut("dose", 0.6), "truncated|intact DICOM object"),
     "structures in a foreign frame": (foreign_structures, "RTSTRUCT .*: expected the CT's frame of reference"),
+    "structures that say to lie elsewhere": (
+        lambda files: put("structures", FrameOfReferenceUID=generate_uid())(files),
+        "RTSTRUCT .*: expected the CT's frame of reference",
+    ),
     "two plans": (second("plan"), "one RTPLAN, got 2"),
     "two structure sets": (second_structures_without_reference, "one RTSTRUCT, or a plan that refers to one, got 2"),
     "two patients": (put("ct_001", PatientID="somebody else"), "files of one patient, got those of 2"),
