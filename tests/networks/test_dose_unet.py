@@ -108,6 +108,18 @@ def test_channels_last_gives_the_same():
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+def test_low_precision_inside_does_not_round_the_dose():
+    network, (image, constraints) = small(), inputs()
+    with torch.no_grad():
+        network.unet.head.bias.fill_(1.0)  # where neighbors in bfloat16 are 0.0078 apart
+        expected = network(image, constraints)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = network(image, constraints)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, found.bfloat16().float())
+    assert torch.allclose(found, expected, atol=0.05)
+
+
 def test_bottleneck_attention_starts_as_the_plain_network():
     plain, attending = small(), small(bottleneck_attention=True)
     missing = attending.load_state_dict(plain.state_dict(), strict=False).missing_keys
