@@ -1,11 +1,13 @@
 """OpenKBP's scores against a plain implementation, hand-worked numbers and the published oracles."""
 
+import csv
 import math
 
 import numpy as np
 import pytest
 
 from medexp.errors import CaseError, CohortError, GridMismatchError
+from medexp.io.openkbp import read_patient
 from medexp.metrics.openkbp import (
     OARS,
     TARGETS,
@@ -149,3 +151,49 @@ def test_a_patient_without_structures_has_a_dose_error_and_no_dvh_score():
     scores = pooled_scores([PatientScores(1.5, ())])
     assert scores.dose_score_gy == 1.5
     assert math.isnan(scores.dvh_score_gy)
+
+
+def flat(path, *, is_mask: bool = False) -> np.ndarray:
+    """Return a sparse CSV as 128^3 values in the file's own order."""
+    found = np.zeros(128**3)
+    with path.open(newline="") as stream:
+        for index, value in list(csv.reader(stream))[1:]:
+            found[int(index)] = 1.0 if is_mask else float(value)
+    return found
+
+
+def official(folder, prediction: np.ndarray) -> tuple[float, list[float]]:
+    """Return a patient's dose error and DVH errors step by step as the organizers' program takes them."""
+    dose, possible = flat(folder / "dose.csv"), flat(folder / "possible_dose_mask.csv", is_mask=True)
+    voxel_mm3 = math.prod(map(float, (folder / "voxel_dimensions.csv").read_text().split()))
+    errors = []
+    for structure in (*OARS, *TARGETS):
+        if not (folder / f"{structure}.csv").exists():
+            continue
+        inside = flat(folder / f"{structure}.csv", is_mask=True).astype(bool)
+        sides = []
+        for values in (dose[inside], prediction[inside]):
+            if structure in TARGETS:
+                sides.append([np.percentile(values, percent) for percent in (1, 5, 99)])
+            else:
+                tenth = np.maximum(1, np.round(100 / voxel_mm3))
+                sides.append([np.percentile(values, 100 - tenth / len(values) * 100), values.mean()])
+        errors += np.abs(np.subtract(*sides)).tolist()
+    return float(np.abs(dose - prediction).sum() / possible.sum()), errors
+
+
+def test_real_patients_score_as_the_organizers_program_scores_them(shared_data):
+    patients = sorted((shared_data / "openkbp" / "test-pats").glob("pt_*"))[:2]
+    assert patients
+    scored, dose_errors, dvh_errors = [], [], []
+    for number, folder in enumerate(patients):
+        case = read_patient(folder)
+        noise = np.random.default_rng(number).normal(1.02, 0.05, case.shape)
+        prediction = (case.dose_gy * noise).astype(np.float32)
+        scored.append(score_patient(case.dose_gy, prediction, case.possible_dose, dict(case.masks), case.spacing_mm))
+        error, errors = official(folder, prediction.transpose(1, 0, 2).ravel().astype(np.float64))
+        dose_errors.append(error)
+        dvh_errors += errors
+    found = pooled_scores(scored)
+    assert found.dose_score_gy == pytest.approx(np.mean(dose_errors), rel=1e-6)
+    assert found.dvh_score_gy == pytest.approx(np.mean(dvh_errors), rel=1e-5)
