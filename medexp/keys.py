@@ -10,7 +10,7 @@ LABEL: Final = "label"
 CASE: Final = "case"
 # Float[Tensor, "batch 1 i j k"] | absorbed dose as a fraction of the contract's prescription
 DOSE: Final = "dose"
-# Bool[Tensor, "batch i j k"] | where dose may be (OpenKBP); everywhere where nothing is known
+# Bool[Tensor, "batch i j k"] | where dose may be (OpenKBP), of whole volumes; everywhere where nothing is known
 POSSIBLE: Final = "possible"
 # Float[Tensor, "batch constraint"] | the protocol's limits, see `medexp.metrics.clinical`
 CONSTRAINTS: Final = "constraints"

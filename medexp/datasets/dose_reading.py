@@ -65,15 +65,15 @@ class DoseReader:
         """Return what a network gets of a whole case, planned or not."""
         image = empty((self.num_channels, *case.shape), np.float32)
         self._read_image(case, image, _Copied.whole(case.shape), self.structure_order)
-        return {IMAGE: image, CONSTRAINTS: torch.from_numpy(case.constraints)}
+        possible = torch.from_numpy(np.array(case.possible())).bool()
+        return {IMAGE: image, CONSTRAINTS: torch.from_numpy(case.constraints), POSSIBLE: possible}
 
     def whole(self, case: StoredCase) -> Batch:
         """Return a planned case as a batch of one."""
         dose = empty((1, *case.shape), np.float32)
         self._read_dose(case, dose, _Copied.whole(case.shape))
-        possible = torch.from_numpy(np.array(case.possible())).bool()
         inputs = {key: value[None] for key, value in self.inputs(case).items()}
-        return {**inputs, DOSE: dose[None], POSSIBLE: possible[None], CASE: [case.case]}
+        return {**inputs, DOSE: dose[None], CASE: [case.case]}
 
     def read_patch(
         self,

@@ -1,6 +1,7 @@
 """Whole volumes of dose prediction: what lies around them, where the patient is, and their mirror image."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,28 +21,37 @@ NetworkFunction = Callable[[Tensor], Tensor]
 Slices = tuple[slice, ...]
 
 
-def surrounded(
-    image: Float[Tensor, "channel i j k"], least: Sequence[int]
-) -> tuple[Float[Tensor, "channel i2 j2 k2"], Slices]:
-    """Return the image in the middle of air, far from every structure, and where it lies in it.
+@dataclass(frozen=True, eq=False)
+class Surrounded:
+    """A volume in the middle of air, so that a window fits into it, and where a dose is looked for.
 
-    Args:
-        image: CT and distances as a network gets them.
-        least: Size that the result has at least.
+    `image` is CT and distances as a network gets them, `sought` where dose may be and the CT shows more than air or a
+    structure is near. `inside` is where the volume itself lies.
     """
-    missing = [max(side - length, 0) for length, side in zip(image.shape[1:], least, strict=True)]
-    before = [total // 2 for total in missing]
-    inside = tuple(slice(start, start + length) for start, length in zip(before, image.shape[1:], strict=True))
-    if not any(missing):
-        return image, inside
-    margins = [(first, total - first) for first, total in zip(before, missing, strict=True)]
-    sides = [side for axis in reversed(margins) for side in axis]
-    return torch.cat([pad(image[:1], sides, value=AIR), pad(image[1:], sides, value=FAR)]), inside
 
+    image: Float[Tensor, "channel i j k"]
+    sought: Bool[Tensor, "1 i j k"]
+    inside: Slices
 
-def body_of(image: Float[Tensor, "channel i j k"]) -> Bool[Tensor, "1 i j k"]:
-    """Return where the CT shows more than air, or a structure is near: elsewhere no dose is looked for."""
-    return (image[:1] > _TISSUE) | (image[1:].amin(0, keepdim=True) < FAR)
+    @classmethod
+    def of(
+        cls, image: Float[Tensor, "channel i j k"], possible: Bool[Tensor, "i j k"], least: Sequence[int]
+    ) -> "Surrounded":
+        """Return the volume at least as large as `least`; beyond it lies air, far from every structure."""
+        missing = [max(side - length, 0) for length, side in zip(image.shape[1:], least, strict=True)]
+        before = [total // 2 for total in missing]
+        spatial = tuple(slice(start, start + length) for start, length in zip(before, image.shape[1:], strict=True))
+        sought = possible[None] & ((image[:1] > _TISSUE) | (image[1:].amin(0, keepdim=True) < FAR))
+        if any(missing):
+            margins = [(first, total - first) for first, total in zip(before, missing, strict=True)]
+            sides = [side for axis in reversed(margins) for side in axis]
+            image = torch.cat([pad(image[:1], sides, value=AIR), pad(image[1:], sides, value=FAR)])
+            sought = pad(sought, sides)
+        return cls(image, sought, (slice(None), *spatial))
+
+    def cut(self, dose: Float[Tensor, "1 i j k"], possible: Bool[Tensor, "i2 j2 k2"]) -> Float[Tensor, "1 i2 j2 k2"]:
+        """Return the part of a dose that belongs to the volume itself, 0 where no dose may be."""
+        return dose[self.inside].where(possible[None], 0.0)
 
 
 def mirrored_channels(contract: DoseContract, *, leading: int = 0) -> list[int]:

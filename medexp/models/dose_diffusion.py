@@ -13,12 +13,12 @@ from medexp.diffusion.samplers import Ddim, Ddpm, draw_noise
 from medexp.diffusion.scaling import DoseScale
 from medexp.diffusion.schedules import NoiseSchedule, PredictionType
 from medexp.inference.decisions import Dose
-from medexp.inference.dose_volumes import average_mirrored, body_of, mirrored_channels, surrounded
+from medexp.inference.dose_volumes import Surrounded, average_mirrored, mirrored_channels
 from medexp.inference.sliding_window import SlidingWindow
-from medexp.keys import CONSTRAINTS, DOSE, IMAGE
+from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
 from medexp.metrics.dose_validation import DoseValidation
 from medexp.models.curriculum import Phase
-from medexp.models.dose_targets import count_case, dose_record
+from medexp.models.dose_targets import cases_of, count_case, dose_record
 from medexp.models.learning import Learning, Mode, build_network, loss_of
 from medexp.types import DoseContract, Index, Share
 
@@ -141,9 +141,8 @@ class DoseDiffusion(Learning):
     ) -> Float[Tensor, "1 i j k"]:
         """Return a dose drawn for a whole case as a fraction of the prescription; see `Learning.infer`."""
         size = self.contract.patch_size if tile is None else tuple(tile)
-        image, inside = surrounded(inputs[IMAGE], size)
+        volume = Surrounded.of(inputs[IMAGE], inputs[POSSIBLE], size)
         constraints = inputs[CONSTRAINTS][None]
-        foreground = body_of(image) if window.skip_background else None
         channels = mirrored_channels(self.contract, leading=1)
 
         def denoise(noisy: Float[Tensor, "1 1 i j k"], timestep: int) -> Float[Tensor, "1 1 i j k"]:
@@ -152,18 +151,18 @@ class DoseDiffusion(Learning):
                 return self(patches, constraints.new_full((count,), timestep).long(), constraints.expand(count, -1))
 
             network = average_mirrored(run, flip_axes, channels)
-            whole = torch.cat([noisy[0].to(image.dtype), image])
-            return window(network, whole, patch_size=size, foreground=foreground)[None]
+            whole = torch.cat([noisy[0].to(volume.image.dtype), volume.image])
+            return window(network, whole, patch_size=size, foreground=volume.sought)[None]
 
         generator = torch.Generator().manual_seed(self.noise_seed)
-        noise = draw_noise(image[None, :1], generator)
+        noise = draw_noise(volume.image[None, :1], generator)
         drawn = self.sampler(
             denoise, noise, schedule=self.schedule, prediction_type=self.prediction_type, generator=generator
         )
         dose = self.scale.decode(drawn[0])
-        if foreground is not None:
-            dose = dose.where(_covered(window, image, size, foreground), 0.0)
-        return dose[(slice(None), *inside)]
+        if window.skip_background:
+            dose = dose.where(_covered(window, volume, size), 0.0)
+        return volume.cut(dose, inputs[POSSIBLE])
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Float[Tensor, ""]:
         """Return the loss of a batch at random timesteps, scaled so that an optimizer step uses the mean of batches."""
@@ -176,20 +175,12 @@ class DoseDiffusion(Learning):
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Draw whole volumes and count."""
-        cases = zip(batch[IMAGE], batch[CONSTRAINTS], strict=True)
-        prediction = torch.stack(
-            [self.infer({IMAGE: image, CONSTRAINTS: limits}, window=self.window) for image, limits in cases]
-        )
+        prediction = torch.stack([self.infer(inputs, window=self.window) for inputs in cases_of(batch)])
         count_case(self.scores, self.contract, prediction, batch)
         return {"prediction": prediction}
 
 
-def _covered(
-    window: SlidingWindow,
-    image: Float[Tensor, "channel i j k"],
-    size: Sequence[int],
-    foreground: Bool[Tensor, "1 i j k"],
-) -> Bool[Tensor, "1 i j k"]:
-    """Return the voxels that some window with foreground holds; elsewhere nothing was denoised."""
-    ones = window(lambda patches: torch.ones_like(patches[:, :1]), image[:1], patch_size=size, foreground=foreground)
-    return ones > 0.5
+def _covered(window: SlidingWindow, volume: Surrounded, size: Sequence[int]) -> Bool[Tensor, "1 i j k"]:
+    """Return the voxels of the windows that were run; elsewhere nothing was denoised."""
+    image = volume.image[:1]
+    return window(torch.ones_like, image, patch_size=size, foreground=volume.sought) > 0.5

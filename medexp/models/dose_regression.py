@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medexp.inference.decisions import Dose
-from medexp.inference.dose_volumes import average_mirrored, body_of, mirrored_channels, surrounded
+from medexp.inference.dose_volumes import Surrounded, average_mirrored, mirrored_channels
 from medexp.inference.sliding_window import SlidingWindow
-from medexp.keys import CONSTRAINTS, DOSE, IMAGE
+from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
 from medexp.metrics.dose_validation import DoseValidation
 from medexp.models.curriculum import Phase
-from medexp.models.dose_targets import count_case, dose_record
+from medexp.models.dose_targets import cases_of, count_case, dose_record
 from medexp.models.learning import Learning, Mode, build_network, loss_of
 from medexp.types import DoseContract, Share
 
@@ -109,15 +109,15 @@ class DoseRegression(Learning):
     ) -> Float[Tensor, "1 i j k"]:
         """Return the dose of a whole case as a fraction of the prescription; see `Learning.infer`."""
         size = self.contract.patch_size if tile is None else tuple(tile)
-        image, inside = surrounded(inputs[IMAGE], size)
+        volume = Surrounded.of(inputs[IMAGE], inputs[POSSIBLE], size)
         constraints = inputs[CONSTRAINTS][None]
 
         def run(patches: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch 1 i j k"]:
             return self(patches, constraints.expand(len(patches), -1))
 
         network = average_mirrored(run, flip_axes, mirrored_channels(self.contract))
-        foreground = body_of(image) if window.skip_background else None
-        return window(network, image, patch_size=size, foreground=foreground)[(slice(None), *inside)]
+        dose = window(network, volume.image, patch_size=size, foreground=volume.sought)
+        return volume.cut(dose, inputs[POSSIBLE])
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Float[Tensor, ""]:
         """Return the loss of a batch, scaled so that each optimizer step uses the mean over its batches."""
@@ -126,9 +126,6 @@ class DoseRegression(Learning):
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Predict whole volumes and count."""
-        cases = zip(batch[IMAGE], batch[CONSTRAINTS], strict=True)
-        prediction = torch.stack(
-            [self.infer({IMAGE: image, CONSTRAINTS: limits}, window=self.window) for image, limits in cases]
-        )
+        prediction = torch.stack([self.infer(inputs, window=self.window) for inputs in cases_of(batch)])
         count_case(self.scores, self.contract, prediction, batch)
         return {"prediction": prediction}

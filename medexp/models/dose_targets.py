@@ -1,13 +1,13 @@
 """What both kinds of dose models need: the contract in a checkpoint, and the errors of a validated batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from medexp.inference.decisions import Dose
-from medexp.keys import DOSE, IMAGE, POSSIBLE
+from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
 from medexp.metrics.dose_validation import DoseValidation
 from medexp.types import DoseContract
 
@@ -27,6 +27,12 @@ def dose_record(contract: DoseContract, channels: Sequence[str], decision: Dose)
         "plan": contract.plan.to_json(),
         "decision": decision.to_json(),
     }
+
+
+def cases_of(batch: Mapping[str, Any]) -> Iterator[dict[str, Tensor]]:
+    """Yield what a model gets of each case of a batch of whole volumes."""
+    for image, constraints, possible in zip(batch[IMAGE], batch[CONSTRAINTS], batch[POSSIBLE], strict=True):
+        yield {IMAGE: image, CONSTRAINTS: constraints, POSSIBLE: possible}
 
 
 def count_case(
