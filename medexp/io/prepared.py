@@ -130,6 +130,13 @@ class StoredCase:
         self._require_entry(REFERENCE)
         return self.folder / REFERENCE
 
+    @property
+    def reference_path(self) -> Path | None:
+        """The file that a prediction is compared with: of a planned dose its npz, else the raw label; None: none."""
+        if REFERENCE in self.record["sizes"]:
+            return self.reference if self.has_dose else None
+        return self.label_path
+
     @cached_property
     def grid(self) -> AnyGrid:
         """The raw file's grid and the way back to it."""
