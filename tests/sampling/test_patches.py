@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from medexp.sampling.patches import AUGMENTATION, POSITION, generator_of, patch_start
+from medexp.sampling.patches import AUGMENTATION, POSITION, generator_of, moved_start, patch_start
 
 SHAPE, SIZE = (30, 20, 25), (8, 8, 8)
 # One voxel of label 1 in the middle, many of label 2 in a corner
@@ -85,3 +85,23 @@ def test_two_axes_work_too() -> None:
     rows = np.array([[1, 5, 5]], np.int16)
     found = patch_start(generator, shape=(12, 12), patch_size=(4, 4), foreground_fraction=1.0, foreground=lambda: rows)
     assert found == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("start", "shift", "expected"),
+    [
+        ((5, 5, 5), (3, -2, 0), (8, 3, 5)),
+        ((5, 5, 5), (90, -90, 12), (22, 0, 17)),
+        ((22, 12, 17), (0, 0, 0), (22, 12, 17)),
+    ],
+    ids=["inside", "to the ends of the volume", "not at all"],
+)
+def test_a_patch_moves_as_far_as_the_volume_goes(
+    start: tuple[int, ...], shift: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    assert moved_start(start, shift, shape=SHAPE, patch_size=SIZE) == expected
+
+
+@pytest.mark.parametrize(("shift", "first"), [(0, -2), (1, -1), (9, 0), (-9, -4)])
+def test_a_patch_that_is_larger_than_the_volume_moves_without_losing_any_of_it(shift: int, first: int) -> None:
+    assert moved_start((-2,), (shift,), shape=(4,), patch_size=(8,)) == (first,)

@@ -9,7 +9,8 @@ from medexp.errors import ConfigurationError
 from medexp.transforms.augmentation import Augmentation
 from medexp.transforms.draws import Draw
 
-RECIPES = sorted((Path(__file__).parents[2] / "conf" / "dataset" / "augmentation").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "conf" / "dataset" / "augmentation"
+RECIPES = [path for path in sorted(FOLDER.glob("*.yaml")) if "DoseAugmentation" not in path.read_text()]
 CUBE = (32, 32, 32)
 
 

@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from medexp.composition import compose
 from medexp.errors import ConfigurationError
 from medexp.transforms.dose_augmentation import DoseAugmentation, DoseDraw
 
@@ -23,6 +25,22 @@ DRAWS = 4000
 def draws(**changes: Any) -> list[DoseDraw]:
     recipe = DoseAugmentation(**{**RECIPE, **changes})
     return [recipe.draw(np.random.default_rng(seed)) for seed in range(DRAWS)]
+
+
+def configured(name: str) -> DoseAugmentation:
+    values = OmegaConf.to_container(compose(["dataset=vmat", f"dataset/augmentation={name}"]).dataset.augmentation)
+    assert isinstance(values, dict)
+    assert values.pop("_target_") == "medexp.transforms.dose_augmentation.DoseAugmentation"
+    return DoseAugmentation(**values)
+
+
+def test_the_shipped_recipe_is_that_of_the_vmat_system():
+    assert configured("doses") == DoseAugmentation(**RECIPE)
+
+
+def test_the_shipped_recipe_without_changes_draws_none():
+    drawn = [configured("no_doses").draw(np.random.default_rng(seed)) for seed in range(20)]
+    assert all(replace(one, noise_seed=0) == DoseDraw() for one in drawn)
 
 
 def test_changes_happen_as_often_as_they_should():
