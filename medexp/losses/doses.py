@@ -91,6 +91,30 @@ class SquaredError(nn.Module):
         return error + self.negative_dose_weight * mean_of_all((-predicted).relu())
 
 
+class AbsoluteError(nn.Module):
+    """Mean absolute error, which OpenKBP's dose score is made of, and a penalty on negative dose.
+
+    Args:
+        contract: Not looked at; every term takes it.
+        negative_dose_weight: Of the mean of negative dose.
+    """
+
+    def __init__(self, *, contract: DoseContract, negative_dose_weight: Amount) -> None:
+        super().__init__()
+        self.negative_dose_weight = negative_dose_weight
+
+    def forward(
+        self,
+        prediction: Float[Tensor, "batch 1 i j k"],
+        target: Float[Tensor, "batch 1 i j k"],
+        image: Float[Tensor, "batch channel i j k"],
+    ) -> Float[Tensor, ""]:
+        """Return the loss."""
+        predicted = exact(prediction)
+        error = mean_of_all((predicted - exact(target)).abs())
+        return error + self.negative_dose_weight * mean_of_all((-predicted).relu())
+
+
 class GradientError(nn.Module):
     """Mean absolute difference of the two doses' gradients along i, j and k, per voxel, by 3D Sobel filters.
 

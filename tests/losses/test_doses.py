@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from medexp.errors import ConfigurationError
 from medexp.losses.doses import (
+    AbsoluteError,
     AsymmetricTargetError,
     DoseLoss,
     GradientError,
@@ -21,6 +22,7 @@ from tests.losses.dose_setting import CONTRACT, image_of, mask_distances, random
 
 TERMS = {
     "mse": partial(SquaredError, negative_dose_weight=0.1),
+    "absolute": partial(AbsoluteError, negative_dose_weight=0.1),
     "gradient": GradientError,
     "dvh": partial(
         DvhError,
