@@ -205,7 +205,7 @@ def _lines(
         )
     lines.append("mean and standard deviation over cases; in brackets the cases that a mean stands on")
     if scoring.gamma_subsample > 1:
-        lines.append(f"gamma of every {scoring.gamma_subsample}th voxel per axis: a proxy, not to be published")
+        lines.append(f"gamma_subsample={scoring.gamma_subsample}: this gamma is a proxy, not to be published")
     warned = sum(bool(one.scores.warnings) for one in scored)
     if warned:
         lines.append(f"{warned} cases have warnings: see dose_report.json")

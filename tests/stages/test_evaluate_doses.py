@@ -162,7 +162,7 @@ def test_a_structure_that_a_case_lacks_is_empty_there_and_counted(tmp_path):
 
 def test_a_subsampled_gamma_is_called_a_proxy(tmp_path, folders):
     run = evaluated(tmp_path / "out", *folders, doses=replace(SCORING, gamma_subsample=2))
-    assert any("every 2th voxel per axis: a proxy" in line for line in run.result["lines"])
+    assert any("gamma_subsample=2: this gamma is a proxy" in line for line in run.result["lines"])
 
 
 def test_without_a_protocol_no_limit_is_checked(tmp_path, folders):
