@@ -251,4 +251,5 @@ def _pymedphys_gamma(
         global_normalisation=norm_gy,
         ram_available=_PYMEDPHYS_BYTES,
     )
-    return np.asarray(gamma, dtype=np.float32)
+    just_fails = np.nextafter(np.float32(1), np.float32(2))
+    return np.where(gamma > 1, np.maximum(gamma.astype(np.float32), just_fails), gamma.astype(np.float32))

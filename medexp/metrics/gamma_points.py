@@ -6,12 +6,13 @@ https://doi.org/10.1118/1.2721657): radii in steps of a fraction of the distance
 step apart, in rows of equal elevation. The same points give the same gamma, not merely a similar one.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64, Int64
 
-_ON_PLANE = 1e-9  # voxels; a point so close to a plane of voxel centers lies on it, whatever cos(pi / 2) is
+_ON_PLANE = 1e-9  # voxels; a point so close to a plane of voxel centers lies on it: cos(pi / 2) is not quite 0
 
 
 class SearchPoints(NamedTuple):
@@ -33,12 +34,13 @@ class SearchPoints(NamedTuple):
     cells: Int64[np.ndarray, "cell 3"]
     nearest: Float64[np.ndarray, " cell"]
     starts: Int64[np.ndarray, " bound"]
-    x: Float32[np.ndarray, " point"]
-    y: Float32[np.ndarray, " point"]
-    z: Float32[np.ndarray, " point"]
-    squared: Float32[np.ndarray, " point"]
+    x: Float64[np.ndarray, " point"]
+    y: Float64[np.ndarray, " point"]
+    z: Float64[np.ndarray, " point"]
+    squared: Float64[np.ndarray, " point"]
 
 
+@lru_cache(maxsize=4)  # cases of a cohort share it; a table takes a megabyte, for a fine step several
 def search_points(
     spacing_mm: tuple[float, ...], *, distance_mm: float, steps_per_distance: int, reach: float
 ) -> SearchPoints:
@@ -54,9 +56,11 @@ def search_points(
     spheres = [(radius, _sphere(radius, step_mm)) for radius in shell_radii_mm(distance_mm, step_mm, reach)[1:]]
     voxels = np.concatenate([points for _, points in spheres]) / np.array(spacing_mm)
     squared = np.concatenate([np.full(len(points), (radius / distance_mm) ** 2) for radius, points in spheres])
-    snapped = np.round(voxels)
-    voxels = np.where(np.abs(voxels - snapped) < _ON_PLANE, snapped, voxels)
-    return _by_cell(*_on_both_sides(voxels, np.floor(voxels), squared))
+    # What rounding has put a hair below a face stands in the cell below alone. At the first plane of the grid it is
+    # off the grid then, as it is for pymedphys with axes that begin at 0.
+    cells, planes = np.floor(voxels), np.round(voxels)
+    voxels = np.where(np.abs(voxels - planes) < _ON_PLANE, planes, voxels)
+    return _by_cell(*_on_both_sides(voxels, cells, squared))
 
 
 def shell_radii_mm(distance_mm: float, step_mm: float, reach: float) -> list[float]:
@@ -112,7 +116,7 @@ def _by_cell(
     rank[by_distance] = np.arange(len(by_distance))
     order = np.lexsort((squared, rank[cell_of_point]))
     starts = np.searchsorted(rank[cell_of_point][order], np.arange(len(corners) + 1)).astype(np.int64)
-    x, y, z = np.ascontiguousarray((voxels - cells)[order].T, dtype=np.float32)
+    x, y, z = np.ascontiguousarray((voxels - cells)[order].T)
     return SearchPoints(
-        corners[by_distance], nearest[by_distance], starts, x, y, z, squared[order].astype(np.float32)
+        corners[by_distance], nearest[by_distance], starts, x, y, z, squared[order]
     )  # fmt: skip

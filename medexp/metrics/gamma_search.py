@@ -14,17 +14,22 @@ from typing import Any, NamedTuple, TypeAlias, no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Float64
 
 from medexp.metrics.gamma_points import SearchPoints
 
 Dose: TypeAlias = Float[np.ndarray, "i j k"]
-Positions: TypeAlias = Float32[np.ndarray, " point"]
-Coefficients: TypeAlias = tuple[np.float32, ...]
+Positions: TypeAlias = Float64[np.ndarray, " point"]
+Coefficients: TypeAlias = tuple[float, ...]
 
 _PLANES = 8  # that a task takes; memory for their neighborhood is little, and there are enough tasks to share out
-_BLOCK = 128  # points between two looks at whether the rest of a cell can still win: measured 32..256
-_STEEPEST_PER_GY = 1e15  # float32 holds the square of what a dose differs by in this unit
+# Points until the first look at whether the rest of a cell can still win; each following block has twice as many.
+_FIRST_BLOCK = 32
+_STEEPEST_PER_GY = 1e100  # the square of what a dose differs by in this unit is still a number
+# Many voxels lie a hair beyond 1, as the search has points at just the distance criterion. Rounding to float32 must not
+# let them pass, nor the last digits of float64 fail a dose that differs by just what is allowed.
+_PASSES = 1 + 1e-12  # squared
+_JUST_FAILS = np.nextafter(np.float32(1), np.float32(2))
 
 
 class Bounds(NamedTuple):
@@ -50,7 +55,7 @@ def search(
     points: SearchPoints,
     bounds: Bounds,
 ) -> Float32[np.ndarray, "i j k"]:
-    """Return gamma where it is wanted, `nan` elsewhere.
+    """Return gamma where it is wanted, `nan` elsewhere; what is above 1 stays above it in single precision.
 
     Args:
         reference: Dose around whose voxels is searched; C order.
@@ -89,19 +94,19 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., An
 @_compiled(fastmath={"nsz", "contract", "reassoc"})
 @no_type_check
 def _least_in_block(
-    x: Positions, y: Positions, z: Positions, squared: Positions, coefficients: Coefficients, best: np.float32
-) -> np.float32:
+    x: Positions, y: Positions, z: Positions, squared: Positions, coefficients: Coefficients, best: float
+) -> float:
     """Return the least of `best` and the squared gammas of some points of one cell.
 
     Floats that are not negative sort like their bits. The least of integers is found many at a time; that of floats
     is not, as the order of NaN has to be minded.
     """
     c, cx, cy, cz, cxy, cxz, cyz, cxyz = coefficients
-    least = np.float32(best).view(np.int32)
+    least = np.float64(best).view(np.int64)
     for n in range(x.shape[0]):
         dose = c + x[n] * (cx + y[n] * (cxy + z[n] * cxyz) + z[n] * cxz) + y[n] * (cy + z[n] * cyz) + z[n] * cz
-        least = min(least, np.float32(dose * dose + squared[n]).view(np.int32))
-    return np.int32(least).view(np.float32)
+        least = min(least, np.float64(dose * dose + squared[n]).view(np.int64))
+    return np.int64(least).view(np.float64)
 
 
 @_compiled()
@@ -113,14 +118,14 @@ def _coefficients(evaluated: Dose, i: int, j: int, k: int, dose: float, per_gy: 
     f100, f101 = (evaluated[i + 1, j, k] - dose) * per_gy, (evaluated[i + 1, j, k + 1] - dose) * per_gy
     f110, f111 = (evaluated[i + 1, j + 1, k] - dose) * per_gy, (evaluated[i + 1, j + 1, k + 1] - dose) * per_gy
     return (
-        np.float32(f000),
-        np.float32(f100 - f000),
-        np.float32(f010 - f000),
-        np.float32(f001 - f000),
-        np.float32(f110 - f100 - f010 + f000),
-        np.float32(f101 - f100 - f001 + f000),
-        np.float32(f011 - f010 - f001 + f000),
-        np.float32(f111 - f110 - f101 - f011 + f100 + f010 + f001 - f000),
+        f000,
+        f100 - f000,
+        f010 - f000,
+        f001 - f000,
+        f110 - f100 - f010 + f000,
+        f101 - f100 - f001 + f000,
+        f011 - f010 - f001 + f000,
+        f111 - f110 - f101 - f011 + f100 + f010 + f001 - f000,
     )
 
 
@@ -130,11 +135,12 @@ def _search_cell(
     coefficients: Coefficients, points: SearchPoints, start: int, stop: int, gap: float, best: float
 ) -> float:
     """Return the least of `best` and the squared gammas of a cell, whose doses alone add `gap` at least."""
+    size = _FIRST_BLOCK
     while start < stop and points.squared[start] + gap < best:
-        end = min(stop, start + _BLOCK)
+        end = min(stop, start + size)
         x, y, z = points.x[start:end], points.y[start:end], points.z[start:end]
-        best = np.float64(_least_in_block(x, y, z, points.squared[start:end], coefficients, np.float32(best)))
-        start = end
+        best = _least_in_block(x, y, z, points.squared[start:end], coefficients, best)
+        start, size = end, 2 * size
     return best
 
 
@@ -149,9 +155,11 @@ def _dose_ranges(evaluated: Dose, first: int, stop: int) -> tuple[Dose, Dose]:
         for j in range(nj - 1):
             for k in range(nk - 1):
                 lowest = highest = evaluated[i, j, k]
-                for corner in range(1, 8):
-                    value = evaluated[i + corner // 4, j + corner // 2 % 2, k + corner % 2]
-                    lowest, highest = min(lowest, value), max(highest, value)
+                for di in range(2):
+                    for dj in range(2):
+                        for dk in range(2):
+                            value = evaluated[i + di, j + dj, k + dk]
+                            lowest, highest = min(lowest, value), max(highest, value)
                 low[i - first, j, k], high[i - first, j, k] = lowest, highest
     return low, high
 
@@ -212,3 +220,7 @@ def _search_planes(
                     voxel = (i, j, k)
                     best = _search_around(evaluated, low, high, origin, voxel, dose, per_gy, points, bounds)
                     gamma[i, j, k] = np.sqrt(best)
+                    if best <= _PASSES:
+                        gamma[i, j, k] = min(gamma[i, j, k], 1)
+                    else:
+                        gamma[i, j, k] = max(gamma[i, j, k], _JUST_FAILS)
