@@ -64,12 +64,9 @@ def _is_dicom(path: Path) -> bool:
 def _case(folder: Path) -> RawCase:
     index = index_folder(folder)
     name = case_identifier(folder.name)
-    problems = index.problems
-    if not index.entries and not problems:
-        problems = (f"{folder}: expected DICOM files, found none",)
     files = _files(index)
     dose = files.pop(_DOSE, None)
-    return RawCase(name, index.patient or name, "train", files, dose, folder.name, tuple(problems))
+    return RawCase(name, index.patient or name, "train", files, dose, folder.name, index.problems)
 
 
 def _of_patient(case: RawCase, patient: str) -> RawCase:
@@ -77,12 +74,17 @@ def _of_patient(case: RawCase, patient: str) -> RawCase:
 
 
 def _files(index: DicomIndex) -> dict[str, Path]:
-    """Return the files of the plan by what they are; of several doses the first is `RTDOSE`, the next `RTDOSE/2`."""
+    """Return the files of the plan by what they are; of several doses the first is `RTDOSE`, the next `RTDOSE/2`.
+
+    They are numbered in the order of their UIDs, so that equal files are equal cases whatever they are called.
+    """
     choice = index.choice
-    files = {f"{_CT}/{number:04d}": entry.path for number, entry in enumerate(choice.ct, start=1)}
+    images = sorted(choice.ct, key=lambda entry: (entry.uid, entry.path))
+    doses = sorted(choice.doses, key=lambda entry: (entry.uid, entry.path))
+    files = {f"{_CT}/{number:04d}": entry.path for number, entry in enumerate(images, start=1)}
     for entry in (choice.structures, choice.plan):
         if entry is not None:
             files[entry.modality] = entry.path
-    for number, entry in enumerate(choice.doses, start=1):
+    for number, entry in enumerate(doses, start=1):
         files[_DOSE if number == 1 else f"{_DOSE}/{number}"] = entry.path
     return files

@@ -1,6 +1,6 @@
 """From a case's bytes to a `DoseCase` on the grid of the store, whatever the format."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -72,7 +72,9 @@ def _openkbp(
     from medexp.io.openkbp import decode_patient
 
     folder = next(iter(files.values())).path.parent.name
-    return placed(decode_patient(files, name=folder, structures=names.structures), grid)
+    case = decode_patient(files, name=folder, structures=names.structures)
+    names.require(case.masks)
+    return placed(case, grid)
 
 
 def _npz(
@@ -82,6 +84,7 @@ def _npz(
 
     case = read_case_npz(next(iter(files.values())).path, structures=names.structures)
     groups, unmatched = names.group(case.masks)
+    names.require(groups, unmatched=unmatched)
     masks = {name: np.any([case.masks[member] for member in members], axis=0) for name, members in groups.items()}
     shares = {
         name: np.max([case.coverage[member] for member in members], axis=0)
@@ -135,12 +138,3 @@ def ct_hash(ct_hu: Shaped[np.ndarray, "i j k"]) -> str | None:
     """Return a hash of a CT's voxels, by which the same CT is found under another name."""
     [digest] = channel_hashes(np.ascontiguousarray(ct_hu)[None])
     return digest
-
-
-def missing_structures(required: Sequence[str], placed: PlacedCase) -> str | None:
-    """Return in words which required structures a case lacks, or None."""
-    missing = [name for name in required if name not in placed.case.masks]
-    if not missing:
-        return None
-    found = ", ".join((*placed.case.masks, *(f"'{name}'" for name in placed.unmatched))) or "none"
-    return f"expected {', '.join(missing)} among the structures, found {found}; contour it or add it to dataset.aliases"

@@ -24,7 +24,7 @@ from medexp.errors import CaseError, ConfigurationError
 from medexp.geometry.grids import Grid, to_canonical
 from medexp.io.dose_case import DoseCase
 from medexp.io.prepared import REFERENCE
-from medexp.preparation.dose_decoding import DoseFormat, Interpolation, PlacedCase, decode, missing_structures
+from medexp.preparation.dose_decoding import DoseFormat, Interpolation, PlacedCase, decode
 from medexp.preparation.dose_grid import DoseGrid, FixedGrid, grid_from_json
 from medexp.preparation.dose_picture import dose_picture
 from medexp.preparation.dose_quality import Flag, check_case
@@ -70,9 +70,6 @@ class DoseTransform:
         Raises:
             ConfigurationError: Names the key.
         """
-        strangers = [name for name in self.required if name not in self.structures]
-        if strangers:
-            raise ConfigurationError(f"dataset.required: expected dataset.structures, got {', '.join(strangers)}")
         if not 0.0 < self.distance_clip_mm < np.inf:
             raise ConfigurationError(f"dataset.distance_clip_mm: expected a length, got {self.distance_clip_mm:g}")
         if isinstance(self.grid, FixedGrid) and self.data_format != "dicom_rt":
@@ -83,7 +80,7 @@ class DoseTransform:
     @property
     def names(self) -> StructureNames:
         """The structures and what else they are called."""
-        return StructureNames(self.structures, self.aliases)
+        return StructureNames(self.structures, self.aliases, self.required)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -139,10 +136,10 @@ class DoseTransform:
                 grid=self.grid,
                 interpolation=self.dose_interpolation,
             )
+            self.names.require(found.case.masks, unmatched=found.unmatched)  # a sliver may hold no voxel's middle
         except CaseError as error:
             return None, tuple(str(error).split("\n"))
-        lacking = missing_structures(self.required, found)
-        return (None, (lacking,)) if lacking else (found, ())
+        return found, ()
 
     def entry(self, content: RawContent) -> tuple[Entry | None, tuple[str, ...]]:
         """Return the entry of a case's files, or None, and the reasons why there is none."""

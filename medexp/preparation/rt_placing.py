@@ -33,10 +33,11 @@ def placed_patient(
     shift against the other.
 
     Raises:
-        CaseError: A structure reaches over the CT, or there is nothing to center the grid on.
+        CaseError: A required structure is missing, one reaches over the CT, or there is nothing to center the grid on.
     """
     source = VoxelGrid(_shape(patient.ct.hu), patient.ct.affine)
     regions, unmatched = _regions(patient, names)
+    names.require(regions, unmatched=unmatched)
     _require_on_grid(regions, source)
     on_ct = _drawn(regions, source)
     if isinstance(grid, FixedGrid):
@@ -100,7 +101,7 @@ def _drawn(regions: Regions, grid: VoxelGrid) -> dict[str, UInt8[np.ndarray, "i 
 
 def _resampled_ct(patient: RtPatient, target: VoxelGrid) -> Int16[np.ndarray, "i j k"]:
     ct = patient.ct
-    values = resample_to(ct.hu, ct.affine, target.affine, target.shape, order=1, fill=AIR_HU)
+    values = resample_to(ct.hu, ct.affine, target.affine, target.shape, order=1, fill=float(AIR_HU))
     return np.rint(values).astype(np.int16)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medexp.errors import ConfigurationError
+from medexp.errors import CaseError, ConfigurationError
 
 HIGHEST_TARGET = "PTV70"
 _TARGET = "PTV"
@@ -17,7 +17,7 @@ def plain_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class StructureNames:
-    """The structures of a dataset in order, and the other names each may have in a file.
+    """The structures of a dataset in order, the other names each may have in a file, and those that a case must have.
 
     Raises:
         ConfigurationError: A structure is named twice, or one name stands for two.
@@ -25,6 +25,7 @@ class StructureNames:
 
     structures: tuple[str, ...]
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse names that do not tell structures apart."""
@@ -35,6 +36,9 @@ class StructureNames:
             known = ", ".join(self.structures)
             message = f"dataset.aliases: expected structures of the dataset ({known}), got {', '.join(strangers)}"
             raise ConfigurationError(f"{message}; add them to dataset.structures or remove their aliases")
+        strangers = [name for name in self.required if name not in self.structures]
+        if strangers:
+            raise ConfigurationError(f"dataset.required: expected dataset.structures, got {', '.join(strangers)}")
         self._canonical_of()
 
     def _canonical_of(self) -> dict[str, str]:
@@ -57,6 +61,22 @@ class StructureNames:
             owner = owners.get(plain_name(name))
             (unmatched if owner is None else found[owner]).append(name)
         return {structure: members for structure, members in found.items() if members}, unmatched
+
+    def require(self, present: Collection[str], *, unmatched: Sequence[str] = ()) -> None:
+        """Refuse a case that lacks what it must have.
+
+        Args:
+            present: Canonical names.
+            unmatched: Names in the file that are no structures of the dataset, for the message.
+
+        Raises:
+            CaseError: Names what is missing and what is there.
+        """
+        missing = [name for name in self.required if name not in present]
+        if missing:
+            found = ", ".join((*present, *(f"'{name}'" for name in unmatched))) or "none"
+            message = f"expected {', '.join(missing)} among the structures, found {found}"
+            raise CaseError(f"{message}; contour it or add the name to dataset.aliases")
 
 
 def is_target(structure: str) -> bool:

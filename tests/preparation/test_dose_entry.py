@@ -224,8 +224,7 @@ def test_a_transform_comes_back_from_json():
         ({"required": ("PTV60",)}, "dataset.required: expected dataset.structures, got PTV60"),
         ({"distance_clip_mm": 0.0}, "dataset.distance_clip_mm: expected a length, got 0"),
         ({"grid": FixedGrid([4, 4, 4], [1.0, 1.0, 1.0])}, "dataset.grid: expected voxels of the files' own"),
-        ({"structures": ()}, "dataset.required"),
-        ({"structures": (), "required": (), "aliases": {}}, "dataset.structures: expected different names"),
+        ({"structures": ()}, "dataset.structures: expected different names"),
     ],
 )
 def test_settings_that_do_not_fit(changes, message):
