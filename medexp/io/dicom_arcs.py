@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Num
 
 from medexp.io.dicom_geometry import RAS_FROM_LPS
 from medexp.io.dicom_objects import (
@@ -12,6 +12,7 @@ from medexp.io.dicom_objects import (
     RT_STRUCTURE_SET,
     NewUids,
     PatientIdentity,
+    add_decimals,
     decimal,
     decimals,
     item,
@@ -138,10 +139,9 @@ def _control_point(
         CumulativeMetersetWeight=decimal(point / max(last, 1)),
         GantryAngle=decimal(angles[point]),
         GantryRotationDirection=direction if point < last else "NONE",
-        BeamLimitingDevicePositionSequence=[
-            item(RTBeamLimitingDeviceType="MLCX", LeafJawPositions=decimals(leaves[point]))
-        ],
+        BeamLimitingDevicePositionSequence=[item(RTBeamLimitingDeviceType="MLCX")],
     )
+    add_decimals(dataset.BeamLimitingDevicePositionSequence[0], "LeafJawPositions", leaves[point])
     if point == 0:  # what does not change is said once
         dataset.NominalBeamEnergy = "6"
         dataset.BeamLimitingDeviceAngle, dataset.BeamLimitingDeviceRotationDirection = "0", "NONE"
@@ -159,7 +159,7 @@ def _aperture(
     """Return leaves that leave open what a parallel beam from each angle sees of the highest target, and a margin."""
     banks = np.zeros((2, len(angles), _LEAF_PAIRS), np.float32)
     name = next(iter(_targets(case)))
-    voxels = np.argwhere(case.masks[name]) if name in case.masks else np.empty((0, 3))
+    voxels = _border(case.masks[name]) if name in case.masks else np.empty((0, 3))
     if not len(voxels):
         return banks[0], banks[1]
     x, y, z = (voxels @ case.affine[:3, :3].T + case.affine[:3, 3] - center).T * RAS_FROM_LPS[:, None]
@@ -173,3 +173,13 @@ def _aperture(
         banks[0, point, is_open] = low[is_open] - _MARGIN_MM
         banks[1, point, is_open] = high[is_open] + _MARGIN_MM
     return banks[0], banks[1]
+
+
+def _border(mask: Bool[np.ndarray, "i j k"]) -> Num[np.ndarray, "voxel 3"]:
+    """Return the voxels of a mask that bound it in their slice: what is seen from the side has its edge there."""
+    inner = mask.copy()
+    inner[1:] &= mask[:-1]
+    inner[:-1] &= mask[1:]
+    inner[:, 1:] &= mask[:, :-1]
+    inner[:, :-1] &= mask[:, 1:]
+    return np.argwhere(mask & ~inner)

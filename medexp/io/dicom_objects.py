@@ -20,6 +20,7 @@ RT_DOSE: Final = "1.2.840.10008.5.1.4.1.1.481.2"
 RT_STRUCTURE_SET: Final = "1.2.840.10008.5.1.4.1.1.481.3"
 RT_PLAN: Final = "1.2.840.10008.5.1.4.1.1.481.5"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "medexp")
+_DECIMAL_CHARACTERS: Final = 16
 _AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
@@ -54,12 +55,26 @@ def decimal(value: float) -> str:
     """Return a number in the at most 16 characters of a decimal string."""
     from pydicom.valuerep import format_number_as_ds
 
-    return format_number_as_ds(float(value))
+    shortest = repr(float(value))
+    return shortest if len(shortest) <= _DECIMAL_CHARACTERS else format_number_as_ds(float(value))
 
 
 def decimals(values: Sequence[float] | Shaped[np.ndarray, "..."]) -> list[str]:
     """Return numbers in the at most 16 characters of decimal strings."""
     return [decimal(value) for value in np.asarray(values, dtype=np.float64).ravel()]
+
+
+def add_decimals(dataset: "Dataset", keyword: str, values: Shaped[np.ndarray, "..."]) -> None:
+    """Add many numbers as they will be stored; pydicom would make an object of each."""
+    from pydicom.dataelem import RawDataElement
+    from pydicom.tag import Tag
+
+    content = "\\".join(decimals(values)).encode("ascii")
+    content += b" " * (len(content) % 2)
+    tag = Tag(keyword)
+    dataset[tag] = RawDataElement(tag, "DS", len(content), content, 0, is_implicit_VR=False, is_little_endian=True)
+    # As `new_object` and `write_object` encode; what is not known to be so is parsed to be written.
+    dataset.set_original_encoding(is_implicit_vr=False, is_little_endian=True, character_encoding=["UTF8"])
 
 
 def item(**attributes: Any) -> "Dataset":

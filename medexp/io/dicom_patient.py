@@ -12,8 +12,8 @@ from medexp.io.dicom_objects import (
     RT_STRUCTURE_SET,
     NewUids,
     PatientIdentity,
+    add_decimals,
     add_image,
-    decimals,
     item,
     new_instance,
     reference,
@@ -113,9 +113,10 @@ def _region(number: int, contours: Sequence[Contour], images: Sequence[tuple[str
 
 def _contour(contour: Contour, images: Sequence[tuple[str, float]]) -> "Dataset":
     nearest, _ = min(images, key=lambda image: abs(image[1] - float(contour[0, 2])))
-    return item(
+    outline = item(
         ContourImageSequence=[reference(CT_IMAGE, nearest)],
         ContourGeometricType="CLOSED_PLANAR",
         NumberOfContourPoints=len(contour),
-        ContourData=decimals(contour * RAS_FROM_LPS),
     )
+    add_decimals(outline, "ContourData", contour * RAS_FROM_LPS)
+    return outline
