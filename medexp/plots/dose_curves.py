@@ -109,7 +109,7 @@ def _draw_profile(
     target = next(iter(view.targets), None)
     if target is not None:
         half = view.spacing_mm[axis] / 2
-        for number, (low, high) in enumerate(_runs(view.along(view.shares[target], axis) >= 0.5)):
+        for number, (low, high) in enumerate(_runs(view.inside_along(target, axis))):
             label = f"_{target}" if number else target  # once in the legend
             style: dict[str, Any] = {"color": colors[target], "alpha": 0.16, "linewidth": 0, "label": label}
             axes.axvspan(where[low] - half, where[high] + half, **style)

@@ -9,11 +9,12 @@ from jaxtyping import Bool, Float32, Float64, Int16, Shaped, UInt8
 
 from medexp.errors import GridMismatchError
 from medexp.geometry.affine import Axes, Flips, closest_axes, native_from_canonical
-from medexp.io.dose_case import FULL, DoseCase
+from medexp.io.dose_case import FULL, HALF, DoseCase
 from medexp.plots.overlays import display_slice
 
 _AIR_HU = -400
 _MARGIN_MM = 8.0
+_HALF = HALF / FULL  # from here a voxel belongs to a structure
 _LEAST_SHARE = 0.05  # of the prescription: less dose than that needs no place in the picture
 
 
@@ -44,7 +45,7 @@ class DoseView:
         ct_hu: In Hounsfield units.
         reference_gy: The dose that is taken for true.
         prediction_gy: The dose that is compared with it.
-        shares: Of every voxel inside each structure, 0 to 1: outlines from them are finer than voxels.
+        structures: Masks, or where they are known the shares of voxels in 255ths: outlines from them are finer.
         targets: The prescribed dose of each target that the case has, in Gy, the highest first.
         prescription_gy: To the target of the highest dose.
         spacing_mm: Voxel size along the patient's x, y, z.
@@ -58,7 +59,7 @@ class DoseView:
     ct_hu: Int16[np.ndarray, "i j k"]
     reference_gy: Float32[np.ndarray, "i j k"]
     prediction_gy: Float32[np.ndarray, "i j k"]
-    shares: Mapping[str, Float32[np.ndarray, "i j k"]]
+    structures: Mapping[str, Bool[np.ndarray, "i j k"] | UInt8[np.ndarray, "i j k"]]
     targets: Mapping[str, float]
     prescription_gy: float
     spacing_mm: tuple[float, float, float]
@@ -87,7 +88,6 @@ class DoseView:
         axes, flips = closest_axes(case.affine)
         ct, reference, prediction = (_turned(one, axes, flips) for one in (case.ct_hu, case.dose_gy, prediction_gy))
         masks = {name: _turned(mask, axes, flips) for name, mask in case.masks.items() if mask.any()}
-        coverage = {name: _turned(case.coverage[name], axes, flips) for name in masks if name in case.coverage}
         present = sorted((name for name in targets_gy if name in masks), key=lambda name: -float(targets_gy[name]))
         spacing = tuple(case.spacing_mm[axis] for axis in axes)
         position = _middle(masks[present[0]]) if present else _hottest(reference)
@@ -97,7 +97,10 @@ class DoseView:
             ct_hu=ct,
             reference_gy=reference,
             prediction_gy=prediction,
-            shares={name: _share(mask, coverage.get(name)) for name, mask in masks.items()},
+            structures={
+                name: _turned(case.coverage[name], axes, flips) if name in case.coverage else mask
+                for name, mask in masks.items()
+            },
             targets={name: float(targets_gy[name]) for name in present},
             prescription_gy=case.prescription_gy,
             spacing_mm=(spacing[0], spacing[1], spacing[2]),
@@ -116,6 +119,14 @@ class DoseView:
         where = [*self.box]
         where[cut.axis] = slice(self.position[cut.axis], self.position[cut.axis] + 1)
         return display_slice(volume[tuple(where)], cut.axis, 0)
+
+    def share_of(self, structure: str, cut: Cut) -> Float32[np.ndarray, "row column"]:
+        """Return how much of every pixel of a plane lies inside a structure, 0 to 1."""
+        return _share(self.slice_of(self.structures[structure], cut))
+
+    def inside_along(self, structure: str, axis: int) -> Bool[np.ndarray, " voxel"]:
+        """Return where the line along an axis runs through a structure."""
+        return _share(self.along(self.structures[structure], axis)) >= _HALF
 
     def size_mm(self, cut: Cut) -> tuple[float, float]:
         """Return width and height of a plane."""
@@ -144,10 +155,9 @@ def _turned(volume: Shaped[np.ndarray, "..."], axes: Axes, flips: Flips) -> Shap
     return volume.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
 
 
-def _share(
-    mask: Bool[np.ndarray, "i j k"], coverage: UInt8[np.ndarray, "i j k"] | None
-) -> Float32[np.ndarray, "i j k"]:
-    return mask.astype(np.float32) if coverage is None else coverage.astype(np.float32) / np.float32(FULL)
+def _share(structure: Shaped[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+    whole = 1 if structure.dtype == np.bool_ else FULL
+    return structure.astype(np.float32) / np.float32(whole)
 
 
 def _middle(mask: Bool[np.ndarray, "i j k"]) -> tuple[int, int, int]:

@@ -31,6 +31,7 @@ _HIGHEST_IN, _GAP_IN = 3.3, 0.06
 _LEFT_IN, _RIGHT_IN, _TOP_IN, _TITLE_IN = 0.27, 0.95, 0.24, 0.24  # names of rows, scale, names of planes, title
 _LEGEND_IN, _PER_LINE = 0.23, 10
 _BAR_IN = (0.16, 0.13)  # distance from the planes, width
+_COUNTED = 0.1  # of the prescription: differences of lower doses do not set the scale
 _LETTER = "#e6eaee"
 
 Painter = Callable[[Cut, Float32[np.ndarray, "row column"]], UInt8[np.ndarray, "row column 3"]]
@@ -72,14 +73,14 @@ def dose_difference(view: DoseView, *, colors: Mapping[str, str]) -> "Figure":
         view: The case.
         colors: Of its structures.
     """
-    difference = view.prediction_gy - view.reference_gy
-    counted = [
-        view.slice_of(difference, cut)[view.slice_of(view.reference_gy, cut) >= 0.1 * view.prescription_gy]
-        for cut in CUTS
-    ]
+    reference, prediction = (
+        {cut.name: view.slice_of(dose, cut) for cut in CUTS} for dose in (view.reference_gy, view.prediction_gy)
+    )
+    differences = {name: prediction[name] - reference[name] for name in reference}
+    counted = [differences[name][plane >= _COUNTED * view.prescription_gy] for name, plane in reference.items()]
     limit = difference_limit_gy(np.concatenate(counted))
     scale = Scale(difference_legend(), -limit, limit, "prediction − reference (Gy)", "both")
-    rows = {"difference": lambda cut, gray: differing(gray, view.slice_of(difference, cut), limit)}
+    rows = {"difference": lambda cut, gray: differing(gray, differences[cut.name], limit)}
     return _planes(view, rows, scale, colors, title=f"Difference through the {view.center}")
 
 
@@ -111,7 +112,7 @@ def _planes(
     shapes = [view.size_mm(cut)[0] / view.size_mm(cut)[1] for cut in CUTS]
     room = _WIDTH_IN - _LEFT_IN - _RIGHT_IN - _GAP_IN * (len(CUTS) - 1)
     height = min(room / sum(shapes), _HIGHEST_IN)
-    seen = [name for name in view.shares if any(_crosses(view, name, cut) for cut in CUTS)]
+    seen = [name for name in view.structures if any(_crosses(view, name, cut) for cut in CUTS)]
     legend_in = _LEGEND_IN * -(-len(seen) // _PER_LINE)
     total = _TITLE_IN + _TOP_IN + height * len(rows) + _GAP_IN * (len(rows) - 1) + legend_in + 0.06
     with house_style():
@@ -149,7 +150,7 @@ def _planes(
 
 
 def _crosses(view: DoseView, structure: str, cut: Cut) -> bool:
-    return bool((view.slice_of(view.shares[structure], cut) >= 0.5).any())
+    return bool((view.share_of(structure, cut) >= 0.5).any())
 
 
 def _draw_plane(
@@ -162,7 +163,7 @@ def _draw_plane(
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    for name in view.shares:
+    for name in view.structures:
         _draw_outline(axes, view, cut, name, colors[name])
     style: dict[str, Any] = {"transform": axes.transAxes, "color": _LETTER, "fontsize": 7.5, "parse_math": False}
     first, last, upper = cut.letters
@@ -177,7 +178,7 @@ def _draw_outline(axes: "Axes", view: DoseView, cut: Cut, structure: str, color:
     """Draw where half of a voxel is inside; a dark edge keeps the line apart from the wash."""
     from skimage.measure import approximate_polygon, find_contours
 
-    share = np.pad(view.slice_of(view.shares[structure], cut), 1)
+    share = np.pad(view.share_of(structure, cut), 1)
     step = np.array([view.spacing_mm[cut.columns], view.spacing_mm[cut.rows]])
     for contour in find_contours(share, 0.5):
         points = (approximate_polygon(contour, 0.1)[:, ::-1] - 0.5) * step  # padding, and voxel centers at halves

@@ -29,7 +29,13 @@ def _environment() -> "Environment":
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"score": score, "distance": distance, "milliliters": milliliters}
+    environment.filters |= {
+        "score": score,
+        "distance": distance,
+        "milliliters": milliliters,
+        "gray": gray,
+        "percent": percent,
+    }
     return environment
 
 
@@ -43,6 +49,16 @@ def distance(value: float | None) -> str:
     if value is None or math.isnan(value):
         return NONE
     return "∞" if math.isinf(value) else f"{value:.1f}"
+
+
+def gray(value: float | None) -> str:
+    """Return a dose in Gy with two decimals; a dash where it is undefined."""
+    return NONE if value is None or math.isnan(value) else f"{value:.2f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """Return percent with one decimal; a dash where it is undefined."""
+    return NONE if value is None or math.isnan(value) else f"{value:.1f}"
 
 
 def milliliters(value_mm3: float | None) -> str:

@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medexp.plots.overlays import LABEL_COLORS
+from medexp.runs.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,13 +99,19 @@ def inline_svg(figure: "Figure", *, name: str, description: str) -> str:
     return _for_a_page(buffer.getvalue(), description)
 
 
+def save_png(figure: "Figure", path: Path, *, dots_per_inch: int = 200) -> None:
+    """Write a figure as a picture for papers and slides: on white, each file whole or not at all."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dots_per_inch, facecolor="white")
+
+
 def _for_a_page(document: str, description: str) -> str:
     svg = document[document.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)  # HTML knows these by itself
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the same in every figure; only definitions are referred to
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)  # the page's
-    svg = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda match: _DIGITS.sub("", match.group()), svg)
+    svg = re.sub(r' (?:d|x|y|transform)="(?!matrix)[^"]*"', lambda match: _DIGITS.sub("", match.group()), svg)
     svg = svg.replace("xlink:href", "href").replace('\n"', '"')
     for color, variable in _ROLES.items():
         svg = svg.replace(color, variable)

@@ -1,6 +1,7 @@
 """Put an evaluation and what lies behind it on one HTML page that opens anywhere, offline."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -12,6 +13,7 @@ from medexp.runs.lineage import ancestry
 from medexp.stages.context import Context, Result
 from medexp.stages.recorded_evaluation import Evaluation
 from medexp.stages.report_cases import worst_cases
+from medexp.stages.report_doses import dose_page
 from medexp.stages.report_images import object_section
 from medexp.stages.report_lineage import (
     definitions,
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 def report(title: str, max_cases: Index, *, context: Context) -> Result:
     """Write report.html from the upstream run `evaluated` and everything that it descends from.
 
+    Of doses every figure is written as a PNG, too: `figures/<case>_<kind>.png`.
+
     Args:
         title: The page's heading.
         max_cases: Cases with pictures, the worst first; 0 for none.
@@ -40,25 +44,44 @@ def report(title: str, max_cases: Index, *, context: Context) -> Result:
         ManifestError: A record is missing.
     """
     evaluated = context.upstream["evaluated"][0]
+    evaluation = Evaluation.of(evaluated)
+    log.info("drawing %d of %d cases", min(max_cases, len(evaluation.cases)), len(evaluation.cases))
     path = context.run.folder / "report.html"
-    values = _values(Evaluation.of(evaluated), title, max_cases, context)
-    write_text(path, render("report.html.j2", values))
+    if evaluation.of_doses:
+        page = dose_page(evaluation, max_cases, folder=context.run.folder)
+        template, values, noted, colors = "report_doses.html.j2", page.values, page.warnings, page.colors
+        figures = page.files
+    else:
+        template, values, noted, figures = "report.html.j2", _label_values(evaluation, max_cases), (), {}
+        colors = colors_of(evaluation.labels)
+    shared = _shared_values(evaluation, title, colors, noted, context)
+    write_text(path, render(template, {**shared, **values}))
     context.tracker.log_artifact(path)
-    return Result(outputs={"report": path}, lines=(f"report: {path}", "open it in a browser; it needs no network"))
+    lines = [f"report: {path}", "open it in a browser; it needs no network"]
+    lines += [f"{len(figures)} figures: {path.parent / 'figures'}"] if figures else []
+    return Result(outputs={"report": path, **figures}, lines=tuple(lines))
 
 
-def _values(evaluation: Evaluation, title: str, max_cases: int, context: Context) -> dict[str, Any]:
+def _shared_values(
+    evaluation: Evaluation, title: str, colors: Mapping[str, str], noted: Sequence[str], context: Context
+) -> dict[str, Any]:
     behind = ancestry([evaluation.run])
     manifest = prepared_manifest(behind)
-    shown = min(max_cases, len(evaluation.cases))
-    log.info("drawing %d of %d cases", shown, len(evaluation.cases))
-    colors = colors_of(evaluation.labels)
-    trained = trainings(behind, colors=colors)
     return {
         "title": title,
         "subtitle": _subtitle(evaluation),
+        "warnings": [*warnings(evaluation, manifest, behind), *noted],
+        "trainings": [{**one, "figure": Markup(one["figure"])} for one in trainings(behind, colors=colors)],
+        "stages": stage_records([context.run, *behind]),
+        "facts": facts(evaluation, manifest, behind),
+    }
+
+
+def _label_values(evaluation: Evaluation, max_cases: int) -> dict[str, Any]:
+    shown = min(max_cases, len(evaluation.cases))
+    colors = colors_of(evaluation.labels)
+    return {
         "tiles": tiles(evaluation),
-        "warnings": warnings(evaluation, manifest, behind),
         "scores": score_table(evaluation),
         "strips": Markup(strips(evaluation)),
         "worst": worst_cases(evaluation, max_cases),
@@ -68,9 +91,6 @@ def _values(evaluation: Evaluation, title: str, max_cases: int, context: Context
         "color_of_value": {value: colors[name] for name, value in evaluation.labels.items()},
         "all_cases": all_cases(evaluation),
         "all_caption": "Worst first. A click on a heading sorts. Every score is in cases.csv beside the evaluation.",
-        "trainings": [{**one, "figure": Markup(one["figure"])} for one in trained],
-        "stages": stage_records([context.run, *behind]),
-        "facts": facts(evaluation, manifest, behind),
         "definitions": definitions(evaluation),
     }
 

@@ -15,7 +15,8 @@ from medexp.runs.ledger import Run
 from medexp.stages.recorded_evaluation import Evaluation
 
 _DEFAULT_MONITOR = ("val/dice/mean", "max")
-_NAMES = {"val/dice/mean": "mean Dice"}
+_NAMES = {"val/dice/mean": "mean Dice", "val/mae_gy": "mean absolute error in Gy"}
+_DRAWN = ("val/dice/", "val/mae_gy", "train/loss/")  # beginnings of columns, besides loss and learning rate
 _MAX_NAMED = 50
 
 
@@ -64,7 +65,7 @@ def _training(run: Run, rows: Sequence[Mapping[str, str]], colors: Mapping[str, 
     curves = {
         name: (epochs, [number(row.get(name)) for row in rows])
         for name in rows[0]
-        if name in {"train/loss", "val/loss", "lr"} or name.startswith("val/dice/")
+        if name in {"train/loss", "val/loss", "lr"} or name.startswith(_DRAWN)
     }
     monitor, mode = _monitor_of(run)
     scores = [(number(row.get(monitor)), epoch) for row, epoch in zip(rows, epochs, strict=True)]
@@ -102,7 +103,7 @@ def warnings(evaluation: Evaluation, manifest: Mapping[str, Any] | None, runs: S
     if without:
         what = "Predicted but not scored, because no reference is known"
         found.append(f"{what}: {_count(without, 'case')}, {_named(without)}.")
-    missing = evaluation.summary["mean_foreground_dice"]["labels_without_value"]
+    missing = () if evaluation.of_doses else evaluation.summary["mean_foreground_dice"]["labels_without_value"]
     if missing:
         found.append(f"In no case at all, and so not in the mean foreground Dice: {', '.join(missing)}.")
     if len({run.record.get("code_version") for run in runs}) > 1:

@@ -1,0 +1,277 @@
+"""The numbers of a report of doses: headlines, the table of scores, box plots, the table of all cases."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from medexp.io.tables import number, read_table
+from medexp.metrics.dose_scoring import PREDICTION, DoseScoring
+from medexp.plots.dose_colors import structure_colors
+from medexp.plots.dose_spread import BoxPanel, box_plots
+from medexp.plots.pages import NONE, gray, percent
+from medexp.plots.theme import REGION_COLOR, inline_svg
+from medexp.runs.files import read_json
+from medexp.stages.recorded_evaluation import Evaluation
+from medexp.stages.report_dose_limits import OUTCOMES
+
+WHOLE = "all voxels"
+
+Text = Callable[[float | None], str]
+
+
+@dataclass(frozen=True)
+class DoseEvaluation:
+    """An evaluation of doses with its long tables; `Evaluation.of` has compared them with what was recorded."""
+
+    evaluation: Evaluation
+
+    @cached_property
+    def scoring(self) -> DoseScoring:
+        """What was computed."""
+        return DoseScoring(**self.evaluation.settings["doses"])
+
+    @cached_property
+    def structures(self) -> tuple[str, ...]:
+        """The structures that any case has, in the dataset's order."""
+        return tuple(name for name in self.scoring.structures or () if f"mae_gy/{name}" in self.columns)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Those among the structures that are targets, the highest prescription first."""
+        doses = self.scoring.targets
+        return tuple(sorted((name for name in doses if name in self.structures), key=lambda name: -float(doses[name])))
+
+    @cached_property
+    def colors(self) -> dict[str, str]:
+        """Of the dataset's structures."""
+        return structure_colors(list(self.scoring.structures or ()))
+
+    @property
+    def columns(self) -> Mapping[str, Mapping[str, Any]]:
+        """The statistics of each column of the per-case table."""
+        return self.evaluation.columns
+
+    @cached_property
+    def limit_rows(self) -> list[dict[str, str]]:
+        """The table of limits; empty where none were checked."""
+        outputs = self.evaluation.run.outputs()
+        return read_table(outputs["constraints"].path) if "constraints" in outputs else []
+
+    @cached_property
+    def dvh_rows(self) -> list[dict[str, str]]:
+        """The table of DVH points."""
+        return read_table(self.evaluation.run.output("dvh").path)
+
+    @cached_property
+    def dvh_curves(self) -> Mapping[str, Any]:
+        """The cumulative DVHs: `step_gy`, and `cases` by case, structure and side."""
+        return read_json(self.evaluation.run.output("dvh_curves").path)
+
+    @cached_property
+    def goals(self) -> Mapping[str, Any]:
+        """Whether the means reach what was aimed for."""
+        goals: Mapping[str, Any] = read_json(self.evaluation.run.output("dose_report").path)["goal_assessment"]
+        return goals
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of the page: its title, the column of a structure, how it is written, and the end of its scale."""
+
+    title: str
+    stem: str
+    text: Text
+    highest: float | None = None
+
+    def column(self, structure: str) -> str:
+        """Return the column of the per-case table."""
+        return self.stem if structure == WHOLE else f"{self.stem}/{structure}"
+
+
+def scores_of(doses: DoseEvaluation) -> list[Score]:
+    """Return the scores of the page's table: errors, gamma by every criterion, points of DVHs."""
+    gammas = [
+        Score(f"gamma {text} (%)", f"gamma_pass_rate_{name}", percent, 100.0)
+        for name, text in doses.scoring.texts.items()
+    ]
+    points = [("D95", "d95"), ("Dmean", "dmean"), ("D0.1cc", "d0.1cc")]
+    return [
+        Score("MAE (Gy)", "mae_gy", gray),
+        *gammas,
+        *(Score(f"{name} error (Gy)", f"{stem}_error_gy", gray) for name, stem in points),
+    ]
+
+
+def tiles(doses: DoseEvaluation) -> list[dict[str, str]]:
+    """Return the headline numbers with their intervals, and the cases that they stand on."""
+    columns, total = doses.columns, int(doses.evaluation.summary["num_cases"])
+    found = [_tile("Mean absolute error", columns["mae_gy"], gray, "Gy", total, _goal(doses.goals["mae_gy"], "Gy"))]
+    for name, text in list(doses.scoring.texts.items())[:1]:
+        goal = _goal(doses.goals["gamma_pass_rate_percent"], "%")
+        found.append(_tile(f"Gamma {text}", columns[f"gamma_pass_rate_{name}"], percent, "%", total, goal))
+    for target in doses.targets[:1]:
+        gap = _mean_gap(doses, target)
+        more = "" if math.isnan(gap) else f"prediction − reference {gap:+.2f} Gy".replace("-", "−")
+        found.append(_tile(f"D95 error, {target}", columns[f"d95_error_gy/{target}"], gray, "Gy", total, more))
+    return [*found, *_openkbp_tiles(doses.evaluation.summary["openkbp"]), *_limit_tiles(doses)]
+
+
+def _tile(name: str, summary: Mapping[str, Any], text: Text, unit: str, total: int, more: str) -> dict[str, str]:
+    used = int(summary["n_used"])
+    cases = f"{used} of {total} cases" if used < total else f"{total} case{'s' if total != 1 else ''}"
+    parts = [interval(summary, text), cases, more]
+    return {"name": name, "value": text(summary["mean"]), "unit": unit, "detail": " · ".join(filter(None, parts))}
+
+
+def interval(summary: Mapping[str, Any], text: Text) -> str:
+    """Return the interval of a mean; empty where there is none."""
+    low, high = summary["ci_low"], summary["ci_high"]
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return ""
+    return f"{text(low)}–{text(high)}"
+
+
+def _goal(goal: Mapping[str, Any], unit: str) -> str:
+    if goal["met"] is None:
+        return ""
+    sign = {"<": "<", ">=": "≥"}[goal["comparison"]]
+    return f"goal {sign} {goal['goal']:g} {unit}: {'met' if goal['met'] else 'not met'}"
+
+
+def _mean_gap(doses: DoseEvaluation, target: str) -> float:
+    """Return by how much the prediction's D95 is higher than the reference's, on average over cases."""
+    gaps = [
+        number(row["difference"]) for row in doses.dvh_rows if (row["structure"], row["metric"]) == (target, "d95_gy")
+    ]
+    return sum(gaps) / len(gaps) if gaps else math.nan
+
+
+def _openkbp_tiles(openkbp: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    if openkbp is None:
+        return []
+    detail = f"{openkbp['num_patients']} patients"
+    named = [
+        ("OpenKBP dose score", "dose_score_gy", detail),
+        ("OpenKBP DVH score", "dvh_score_gy", f"{detail}, {openkbp['num_metrics']} metrics"),
+    ]
+    return [{"name": name, "value": f"{openkbp[key]:.3f}", "unit": "Gy", "detail": text} for name, key, text in named]
+
+
+def _limit_tiles(doses: DoseEvaluation) -> list[dict[str, str]]:
+    rows = doses.limit_rows
+    if not rows:
+        return []
+    counts = {
+        side: [sum(row["outcome"] == outcome for row in rows if row["dose"] == side) for outcome in OUTCOMES]
+        for side in dict.fromkeys(row["dose"] for row in rows)
+    }
+    passed, violated, missing = counts[PREDICTION]
+    others = [f"{side}: {found[0]} / {found[1]} / {found[2]}" for side, found in counts.items() if side != PREDICTION]
+    value = f"{passed} / {violated} / {missing}"
+    detail = " · ".join(["passed / violated / missing", *others])
+    return [{"name": "Clinical limits, all cases", "value": value, "unit": "", "detail": detail}]
+
+
+def score_table(doses: DoseEvaluation) -> dict[str, Any]:
+    """Return the scores of all voxels and of every structure: mean with interval, median, cases used."""
+    shown = scores_of(doses)
+    names = (WHOLE, *doses.structures)
+    rows = [
+        {
+            "name": name,
+            "color": doses.colors.get(name, REGION_COLOR),
+            "detail": _detail(doses, name),
+            "starts_group": name not in doses.targets and previous in doses.targets,
+            "cells": [_cell(doses.columns.get(score.column(name)), score.text) for score in shown],
+        }
+        for previous, name in zip(("", *names), names, strict=False)
+    ]
+    caption = (
+        "Means over cases with 95 % bootstrap intervals; n is the number of cases behind each. A case without a "
+        "structure has no value for it and is left out; n says so. Errors of DVH points are absolute differences."
+    )
+    return {"columns": [score.title for score in shown], "rows": rows, "caption": caption}
+
+
+def _detail(doses: DoseEvaluation, structure: str) -> str:
+    dose = doses.scoring.targets.get(structure)
+    return "" if dose is None else f"{float(dose):g} Gy; gamma within {float(doses.scoring.ptv_margin_mm):g} mm"
+
+
+def _cell(summary: Mapping[str, Any] | None, text: Text) -> dict[str, Any]:
+    if summary is None:
+        return {"mean": "", "interval": "", "median": "", "num_used": "", "num_undefined": 0}
+    return {
+        "mean": text(summary["mean"]),
+        "interval": interval(summary, text),
+        "median": text(summary["median"]),
+        "num_used": int(summary["n_used"]),
+        "num_undefined": int(summary["n_undefined"]),
+    }
+
+
+def boxes(doses: DoseEvaluation) -> str:
+    """Return box plots over cases as an SVG element: error by structure, gamma and D95 by target."""
+    gammas = [score for score in scores_of(doses) if score.highest is not None][:1]
+    panels = [
+        _panel(doses, Score("MAE (Gy)", "mae_gy", gray), (WHOLE, *doses.structures)),
+        *(_panel(doses, score, (WHOLE, *doses.targets)) for score in gammas),
+        _panel(doses, Score("D95 error (Gy)", "d95_error_gy", gray), doses.targets),
+    ]
+    figure = box_plots([panel for panel in panels if panel.values], colors=doses.colors)
+    return inline_svg(figure, name="boxes", description="Scores of every case by structure")
+
+
+def _panel(doses: DoseEvaluation, score: Score, names: Sequence[str]) -> BoxPanel:
+    columns = {name: score.column(name) for name in names if score.column(name) in doses.columns}
+    values = {name: [row[column] for row in doses.evaluation.cases] for name, column in columns.items()}
+    return BoxPanel(score.title, values, score.highest)
+
+
+def all_cases(doses: DoseEvaluation) -> dict[str, Any]:
+    """Return one row per case, worst first."""
+    gammas = [(f"gamma {text}", f"gamma_pass_rate_{name}", percent) for name, text in doses.scoring.texts.items()]
+    shown: list[tuple[str, str, Text]] = [("MAE (Gy)", "mae_gy", gray)]
+    shown += [(f"MAE {name}", f"mae_gy/{name}", gray) for name in doses.targets]
+    shown += gammas
+    shown += [(f"D95 error {name}", f"d95_error_gy/{name}", gray) for name in doses.targets]
+    shown += [
+        ("OpenKBP dose (Gy)", "openkbp_dose_error_gy", gray),
+        ("OpenKBP DVH (Gy)", "openkbp_dvh_error_gy", gray),
+        ("limits violated", "limits_violated", _count),
+    ]
+    shown = [entry for entry in shown if entry[1] in doses.columns]
+    rows = [
+        {"case": row["case"], "cells": [_case_cell(row[column], text) for _, column, text in shown]}
+        for row in doses.evaluation.cases
+    ]
+    return {"columns": [title for title, _, _ in shown], "rows": rows}
+
+
+def _case_cell(value: float, text: Text) -> dict[str, Any]:
+    share = value / 100.0 if text is percent and not math.isnan(value) else None
+    return {"text": text(value), "share": share}
+
+
+def _count(value: float | None) -> str:
+    return NONE if value is None or math.isnan(value) else f"{value:.0f}"
+
+
+def case_table(doses: DoseEvaluation, row: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns and rows of one case's table: errors, and points of both DVHs."""
+    points = ("dmean_gy", "d95_gy", "d0.1cc_gy")
+    titles = ["MAE (Gy)"]
+    for point in points:
+        name = point.removesuffix("_gy").replace("d", "D", 1)
+        titles += [f"{name} predicted (Gy)", "reference"]
+    rows = []
+    for name in doses.structures:
+        if math.isnan(row[f"mae_gy/{name}"]):
+            continue
+        pairs = [(f"{point}/{name}", f"reference_{point}/{name}") for point in points]
+        columns = [f"mae_gy/{name}", *(column for pair in pairs for column in pair)]
+        cells = [gray(row[column]) if column in row else "" for column in columns]
+        rows.append({"name": name, "color": doses.colors[name], "cells": cells})
+    return titles, rows
