@@ -34,7 +34,7 @@ def compare(
     title: str,
     *,
     by: Sequence[str] | None,
-    metrics: Sequence[str],
+    metrics: Sequence[str] | None,
     higher_is_better: Sequence[str],
     lower_is_better: Sequence[str],
     infinite_as: float | None,
@@ -50,7 +50,7 @@ def compare(
     Args:
         title: The page's heading.
         by: Keys whose values make a group; None: all in which the evaluations differ, but fold and seed.
-        metrics: Columns of the per-case tables.
+        metrics: Columns of the per-case tables; None: the one that says how good a case is.
         higher_is_better: Columns or scores of which that is not known to medexp.
         lower_is_better: The same for the opposite.
         infinite_as: What a distance to an empty mask counts for; None: such cases are left out and named.
@@ -64,8 +64,8 @@ def compare(
         CohortError: Groups share no cases, or a case's references differ.
         CheckpointMismatchError: A table changed after its evaluation ended.
     """
-    columns = list(dict.fromkeys(metrics))
-    groups = grouped(context.upstream["evaluated"], by=by, metrics=columns)
+    groups = grouped(context.upstream["evaluated"], by=by, metrics=metrics)
+    columns = groups.metrics
     wanted = [
         Metric(name, is_higher_better(name, higher=higher_is_better, lower=lower_is_better), infinite_as)
         for name in columns

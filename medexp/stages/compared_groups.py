@@ -44,13 +44,15 @@ class Member:
 class Groups:
     """Evaluations by group, in the order of the groups' names.
 
-    `keys` is what tells groups apart, `joined` the keys in which evaluations of one group differ.
+    `keys` is what tells groups apart, `joined` the keys in which evaluations of one group differ. `metrics` are the
+    columns to compare.
     """
 
     members: Mapping[str, Sequence[Member]]
     keys: Sequence[str]
     joined: Sequence[str]
     settings: Mapping[str, Any]
+    metrics: Sequence[str]
 
     @property
     def all_members(self) -> list[Member]:
@@ -63,14 +65,14 @@ class Groups:
         return next(one for one in (ON_VALIDATION, UNKNOWN, ON_OTHERS, ON_TEST) if one in found)
 
 
-def grouped(runs: Sequence[Run], *, by: Sequence[str] | None, metrics: Sequence[str]) -> Groups:
+def grouped(runs: Sequence[Run], *, by: Sequence[str] | None, metrics: Sequence[str] | None) -> Groups:
     """Read evaluations and put them into groups.
 
     Args:
         runs: Finished runs of stage=evaluate.
         by: Keys whose values make a group, as `medexp.runs.choice.describe` names them; None: all in which the runs
             differ, but fold and seed.
-        metrics: Columns that every table must have.
+        metrics: Columns that every table must have; None: the one that says how good a case is.
 
     Raises:
         CheckpointMismatchError: A table is not what its evaluation recorded.
@@ -81,7 +83,8 @@ def grouped(runs: Sequence[Run], *, by: Sequence[str] | None, metrics: Sequence[
     described = [describe(run) for run in runs]
     evaluations = [Evaluation.of(run) for run in runs]
     _require_same_settings(evaluations)
-    _require_columns(evaluations, metrics)
+    columns = list(dict.fromkeys([evaluations[0].main_column] if metrics is None else metrics))
+    _require_columns(evaluations, columns)
     _require_same_references(evaluations)
     facts = [one.facts for one in described]
     keys = differing_keys(facts) if by is None else _known_keys(by, facts)
@@ -95,7 +98,7 @@ def grouped(runs: Sequence[Run], *, by: Sequence[str] | None, metrics: Sequence[
     if len(found) < 2 and (by is not None or len(members) < 2):
         raise ConfigurationError(_too_few(members, by))
     joined = [differing_keys([member.facts for member in one]) for one in found.values()]
-    return Groups(found, keys, sorted({key for one in joined for key in one}), evaluations[0].settings)
+    return Groups(found, keys, sorted({key for one in joined for key in one}), evaluations[0].settings, columns)
 
 
 def _require_same_settings(evaluations: Sequence[Evaluation]) -> None:
@@ -121,7 +124,7 @@ def _filter(key: str, value: Any) -> str:
 
 def _require_columns(evaluations: Sequence[Evaluation], metrics: Sequence[str]) -> None:
     if not metrics:
-        raise ConfigurationError("compare.metrics: expected at least one column, got none; take mean_dice")
+        raise ConfigurationError("compare.metrics: expected at least one column, got none; leave it out for the usual one")
     for evaluation in evaluations:
         columns = [name for name in evaluation.cases[0] if name not in {"case", "patient"}]
         for metric in metrics:

@@ -69,6 +69,11 @@ class Evaluation:
         return "doses" in self.settings
 
     @property
+    def main_column(self) -> str:
+        """The column of the per-case table that says how good a case is."""
+        return "mae_gy" if self.of_doses else "mean_dice"
+
+    @property
     def labels(self) -> Mapping[str, int]:
         """The value of each label."""
         return self.settings["labels"]
