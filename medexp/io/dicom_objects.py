@@ -66,6 +66,7 @@ def decimals(values: Sequence[float] | Shaped[np.ndarray, "..."]) -> list[str]:
 
 def add_decimals(dataset: "Dataset", keyword: str, values: Shaped[np.ndarray, "..."]) -> None:
     """Add many numbers as they will be stored; pydicom would make an object of each."""
+    from pydicom.charset import default_encoding
     from pydicom.dataelem import RawDataElement
     from pydicom.tag import Tag
 
@@ -73,8 +74,8 @@ def add_decimals(dataset: "Dataset", keyword: str, values: Shaped[np.ndarray, ".
     content += b" " * (len(content) % 2)
     tag = Tag(keyword)
     dataset[tag] = RawDataElement(tag, "DS", len(content), content, 0, is_implicit_VR=False, is_little_endian=True)
-    # As `new_object` and `write_object` encode; what is not known to be so is parsed to be written.
-    dataset.set_original_encoding(is_implicit_vr=False, is_little_endian=True, character_encoding=["UTF8"])
+    # Else pydicom takes the numbers for something in another encoding and parses them to write them anew.
+    dataset.set_original_encoding(False, True, default_encoding)  # noqa: FBT003 - explicit VR, little endian
 
 
 def item(**attributes: Any) -> "Dataset":
