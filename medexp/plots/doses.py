@@ -19,6 +19,7 @@ from medexp.plots.dose_colors import (
     washed,
 )
 from medexp.plots.dose_view import CUTS, Cut, DoseView
+from medexp.plots.pages import percent
 from medexp.plots.theme import INK, MUTED, house_style, new_figure
 
 if TYPE_CHECKING:
@@ -97,12 +98,12 @@ def gamma_figure(
         colors: Of its structures.
     """
     judged = gamma[np.isfinite(gamma)]
-    passing = f"{100.0 * float((judged <= 1.0).mean()):.1f} %" if judged.size else "nothing judged"
+    rate = percent(100.0 * float((judged <= 1.0).mean())) if judged.size else ""
+    result = f"{rate} % of {judged.size:,} voxels pass" if rate else "nothing to be judged"
     ticks = sorted({0.0, 0.5, 1.0, (1.0 + max_gamma) / 2.0, max_gamma})
     scale = Scale(gamma_legend(max_gamma), 0.0, max_gamma, "gamma", "neither", ticks)
     rows = {"gamma": lambda cut, gray: gamma_painted(gray, view.slice_of(gamma, cut), max_gamma)}
-    title = f"Gamma {criteria}: {passing} of {judged.size:,} voxels pass" if judged.size else f"Gamma {criteria}"
-    return _planes(view, rows, scale, colors, title=title if judged.size else f"{title}: {passing}")
+    return _planes(view, rows, scale, colors, title=f"Gamma {criteria}: {result}")
 
 
 def _planes(

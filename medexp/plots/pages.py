@@ -57,8 +57,10 @@ def gray(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return percent with one decimal; a dash where it is undefined."""
-    return NONE if value is None or math.isnan(value) else f"{value:.1f}"
+    """Return percent with one decimal; a dash where it is undefined. Just below 100 does not become 100."""
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{math.floor(100 * value) / 100:.2f}" if 99.95 <= value < 100 else f"{value:.1f}"
 
 
 def milliliters(value_mm3: float | None) -> str:

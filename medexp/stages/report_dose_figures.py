@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TITLES = {
-    "wash": "Dose of reference and prediction",
-    "dvh": "Dose-volume histograms",
-    "difference": "Prediction minus reference",
+    "wash": "Color wash",
+    "dvh": "DVH",
+    "difference": "Difference",
     "gamma": "Gamma",
-    "profile": "Profiles through the target",
+    "profile": "Profiles",
 }
 
 

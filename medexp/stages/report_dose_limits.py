@@ -61,22 +61,21 @@ def _cell(row: Row | None) -> dict[str, str]:
 
 def limits_over_cases(rows: Sequence[Row], colors: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return every limit with the number of cases that keep, violate and lack it, on both sides."""
-    found: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    found: defaultdict[tuple[str, str], Counter[tuple[str, str]]] = defaultdict(Counter)
     for row in rows:
-        found[row["structure"], limit_in_words(row)][f"{row['dose']} {row['outcome']}"] += 1
+        found[row["structure"], limit_in_words(row)][row["dose"], row["outcome"]] += 1
     return [
         {
             "structure": structure,
             "color": colors.get(structure, ""),
             "limit": limit,
             "cells": [
-                {
-                    "text": str(counts[f"{side} {outcome}"] or NONE),
-                    "outcome": outcome if counts[f"{side} {outcome}"] else "",
-                }
-                for side in (PREDICTION, REFERENCE)
-                for outcome in OUTCOMES
+                _count(counts[side, outcome], outcome) for side in (PREDICTION, REFERENCE) for outcome in OUTCOMES
             ],
         }
         for (structure, limit), counts in found.items()
     ]
+
+
+def _count(cases: int, outcome: str) -> dict[str, str]:
+    return {"text": str(cases), "outcome": outcome if cases else "none"}

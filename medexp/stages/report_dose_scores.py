@@ -45,8 +45,9 @@ class DoseEvaluation:
 
     @cached_property
     def colors(self) -> dict[str, str]:
-        """Of the dataset's structures."""
-        return structure_colors(list(self.scoring.structures or ()))
+        """Of the dataset's structures, and of those that only the protocol speaks of."""
+        limited = dict.fromkeys(row["structure"] for row in self.limit_rows)
+        return structure_colors(list(dict.fromkeys([*(self.scoring.structures or ()), *limited])))
 
     @property
     def columns(self) -> Mapping[str, Mapping[str, Any]]:
@@ -90,17 +91,22 @@ class Score:
         return self.stem if structure == WHOLE else f"{self.stem}/{structure}"
 
 
-def scores_of(doses: DoseEvaluation) -> list[Score]:
-    """Return the scores of the page's table: errors, gamma by every criterion, points of DVHs."""
-    gammas = [
+_ERROR = Score("MAE (Gy)", "mae_gy", gray)
+_D95 = Score("D95 error (Gy)", "d95_error_gy", gray)
+_SHOWN = (
+    _ERROR,
+    _D95,
+    Score("Dmean error (Gy)", "dmean_error_gy", gray),
+    Score("D2 error (Gy)", "d2_error_gy", gray),
+    Score("D0.1cc error (Gy)", "d0.1cc_error_gy", gray),
+)
+
+
+def gammas_of(doses: DoseEvaluation) -> list[Score]:
+    """Return the pass rates by every criterion."""
+    return [
         Score(f"gamma {text} (%)", f"gamma_pass_rate_{name}", percent, 100.0)
         for name, text in doses.scoring.texts.items()
-    ]
-    points = [("D95", "d95"), ("Dmean", "dmean"), ("D0.1cc", "d0.1cc")]
-    return [
-        Score("MAE (Gy)", "mae_gy", gray),
-        *gammas,
-        *(Score(f"{name} error (Gy)", f"{stem}_error_gy", gray) for name, stem in points),
     ]
 
 
@@ -111,6 +117,9 @@ def tiles(doses: DoseEvaluation) -> list[dict[str, str]]:
     for name, text in list(doses.scoring.texts.items())[:1]:
         goal = _goal(doses.goals["gamma_pass_rate_percent"], "%")
         found.append(_tile(f"Gamma {text}", columns[f"gamma_pass_rate_{name}"], percent, "%", total, goal))
+        for target in doses.targets[:1]:
+            near = columns[f"gamma_pass_rate_{name}/{target}"]
+            found.append(_tile(f"Gamma {text} near {target}", near, percent, "%", total, ""))
     for target in doses.targets[:1]:
         gap = _mean_gap(doses, target)
         more = "" if math.isnan(gap) else f"prediction − reference {gap:+.2f} Gy".replace("-", "−")
@@ -175,29 +184,47 @@ def _limit_tiles(doses: DoseEvaluation) -> list[dict[str, str]]:
 
 
 def score_table(doses: DoseEvaluation) -> dict[str, Any]:
-    """Return the scores of all voxels and of every structure: mean with interval, median, cases used."""
-    shown = scores_of(doses)
-    names = (WHOLE, *doses.structures)
-    rows = [
+    """Return the errors of all voxels and of every structure: mean with interval, median, cases used."""
+    caption = (
+        "Means over cases with 95 % bootstrap intervals; n is the number of cases behind each. A case without a "
+        "structure has no value for it and is left out; n says so. Errors of DVH points are absolute differences."
+    )
+    rows = _rows(doses, _SHOWN, (WHOLE, *doses.structures), _prescribed)
+    return {"columns": [score.title for score in _SHOWN], "rows": rows, "caption": caption}
+
+
+def gamma_table(doses: DoseEvaluation) -> dict[str, Any] | None:
+    """Return the pass rates on the whole grid and near every target; None where gamma was not asked for."""
+    shown = gammas_of(doses)
+    rows = _rows(doses, shown, (WHOLE, *doses.targets), _margin)
+    return {"columns": list(doses.scoring.texts.values()), "rows": rows} if shown else None
+
+
+def _rows(
+    doses: DoseEvaluation,
+    shown: Sequence[Score],
+    names: Sequence[str],
+    detail: Callable[[DoseEvaluation, str], str],
+) -> list[dict[str, Any]]:
+    return [
         {
             "name": name,
             "color": doses.colors.get(name, REGION_COLOR),
-            "detail": _detail(doses, name),
+            "detail": detail(doses, name),
             "starts_group": name not in doses.targets and previous in doses.targets,
             "cells": [_cell(doses.columns.get(score.column(name)), score.text) for score in shown],
         }
         for previous, name in zip(("", *names), names, strict=False)
     ]
-    caption = (
-        "Means over cases with 95 % bootstrap intervals; n is the number of cases behind each. A case without a "
-        "structure has no value for it and is left out; n says so. Errors of DVH points are absolute differences."
-    )
-    return {"columns": [score.title for score in shown], "rows": rows, "caption": caption}
 
 
-def _detail(doses: DoseEvaluation, structure: str) -> str:
+def _prescribed(doses: DoseEvaluation, structure: str) -> str:
     dose = doses.scoring.targets.get(structure)
-    return "" if dose is None else f"{float(dose):g} Gy; gamma within {float(doses.scoring.ptv_margin_mm):g} mm"
+    return "" if dose is None else f"prescribed {float(dose):g} Gy"
+
+
+def _margin(doses: DoseEvaluation, structure: str) -> str:
+    return "" if structure == WHOLE else f"and {float(doses.scoring.ptv_margin_mm):g} mm around it"
 
 
 def _cell(summary: Mapping[str, Any] | None, text: Text) -> dict[str, Any]:
@@ -214,11 +241,10 @@ def _cell(summary: Mapping[str, Any] | None, text: Text) -> dict[str, Any]:
 
 def boxes(doses: DoseEvaluation) -> str:
     """Return box plots over cases as an SVG element: error by structure, gamma and D95 by target."""
-    gammas = [score for score in scores_of(doses) if score.highest is not None][:1]
     panels = [
-        _panel(doses, Score("MAE (Gy)", "mae_gy", gray), (WHOLE, *doses.structures)),
-        *(_panel(doses, score, (WHOLE, *doses.targets)) for score in gammas),
-        _panel(doses, Score("D95 error (Gy)", "d95_error_gy", gray), doses.targets),
+        _panel(doses, _ERROR, (WHOLE, *doses.structures)),
+        *(_panel(doses, score, (WHOLE, *doses.targets)) for score in gammas_of(doses)[:1]),
+        _panel(doses, _D95, doses.targets),
     ]
     figure = box_plots([panel for panel in panels if panel.values], colors=doses.colors)
     return inline_svg(figure, name="boxes", description="Scores of every case by structure")

@@ -14,7 +14,15 @@ from medexp.runs.processes import for_each
 from medexp.stages.recorded_evaluation import Evaluation
 from medexp.stages.report_dose_figures import TITLES, CaseToDraw, DrawnCase, draw_case
 from medexp.stages.report_dose_limits import limits_of_case, limits_over_cases
-from medexp.stages.report_dose_scores import DoseEvaluation, all_cases, boxes, case_table, score_table, tiles
+from medexp.stages.report_dose_scores import (
+    DoseEvaluation,
+    all_cases,
+    boxes,
+    case_table,
+    gamma_table,
+    score_table,
+    tiles,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +56,11 @@ def dose_page(evaluation: Evaluation, max_cases: int, *, folder: Path) -> DosePa
     values = {
         "tiles": tiles(doses),
         "scores": score_table(doses),
+        "gamma": gamma_table(doses),
         "strips": Markup(boxes(doses)),
         "worst": [_card(doses, index, one) for index, one in enumerate(drawn)],
         "worst_caption": f"By mean absolute error, {shown} of {total}. Right is on the left. Each figure is a PNG in "
-        "the folder `figures` beside this page.",
+        "the folder figures beside this page.",
         "limits": limits_over_cases(doses.limit_rows, doses.colors),
         "all_cases": all_cases(doses),
         "all_caption": "Worst first. A click on a heading sorts. Every score is in cases.csv beside the evaluation, "
