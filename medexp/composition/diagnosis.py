@@ -79,7 +79,7 @@ def _chosen_twice(
 def unknown_key(key: str, groups: Iterable[str], shipped: Shipped) -> UnknownOptionError:
     """Return the error for a key or group that does not exist, with the nearest full key."""
     full = [*groups, *shipped.full_keys()]
-    close = nearest(key, (name for name in full if name.count(".") == key.count("."))) or nearest(key, full)
+    close = nearest(key, _as_deep(key, full)) or nearest(key, full)
     if not close:
         by_last = {name.rpartition(".")[2]: name for name in sorted(full, reverse=True)}
         close = [by_last[last] for last in nearest(key.rpartition(".")[2], by_last)]
@@ -101,7 +101,17 @@ def _missing_option(error: MissingConfigException, groups: Mapping[str, Sequence
     if group in groups or error.options:
         options = [option.name for option in groups.get(group, ())] or list(error.options or ())
         return UnknownOptionError(f"{group}={name}: no such option; {did_you_mean(name, options)}")
-    return UnknownOptionError(f"{group or name}: no such group; {did_you_mean(group or name, groups)}")
+    wanted = group or name
+    return UnknownOptionError(f"{wanted}: no such group; {did_you_mean(wanted, _as_deep(wanted, groups) or groups)}")
+
+
+def _as_deep(name: str, names: Iterable[str]) -> list[str]:
+    """Return the names that lie as deep as this one: who writes `datset` does not mean `dataset/grid`."""
+
+    def depth(one: str) -> tuple[int, int]:
+        return one.count("."), one.count("/")
+
+    return [one for one in names if depth(one) == depth(name)]
 
 
 def _chain(error: BaseException) -> str:

@@ -187,7 +187,8 @@ class Checker:
         self._report(Fault.KEY, f"{dotted(path)}: {reason}; {self._hint(path, list(siblings))}")
 
     def _hint(self, path: KeyPath, siblings: Sequence[str]) -> str:
-        beside = [*siblings, *(self.extra_keys if len(path) == 1 else ())]
+        groups = [name for name in self.extra_keys if name.count("/") == path[-1].count("/")]  # no group within one
+        beside = [*siblings, *(groups if len(path) == 1 else ())]
         others = sorted(set(self.shipped.full_keys()) - {dotted(path)}, reverse=True)
         elsewhere = {full.rpartition(".")[2]: full for full in others}
         if path[-1] in elsewhere and path[-1] not in beside:

@@ -10,11 +10,10 @@ from torch.nn.functional import pad
 
 from medexp.errors import ConfigurationError
 from medexp.inference.ensembling import average
+from medexp.transforms.dose_augmentation import LEFT_RIGHT
+from medexp.transforms.doses import AIR, FAR
 from medexp.types import DoseContract
 
-LEFT_RIGHT = 0  # axis of an RAS+ volume: the only one along which a patient may be mirrored
-AIR = 0.25  # -1000 HU as a network gets it, see docs/conventions.md
-FAR = 1.0  # a signed distance beyond the clip
 _TISSUE = 0.375  # -500 HU: what is denser belongs to the patient or the couch
 
 NetworkFunction = Callable[[Tensor], Tensor]

@@ -92,5 +92,5 @@ class DoseFiles:
             message = "predict.copy_identity: expected false for a case without an RTPLAN, got true"
             raise ConfigurationError(f"{case.case}: {message}")
         identity = read_identity(plan) if self.copy_identity and plan is not None else PatientIdentity(case.case)
-        references = RtReferences.from_json(case.record.get("references", {}))
+        references = RtReferences.from_json(case.record.get("metadata", {}).get("references", {}))
         write_rtdose(path, prediction.dose_gy, prediction.affine, references=references, identity=identity)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from medexp.errors import CaseError
-from medexp.io.dicom import DicomError, parse, texts
+from medexp.io.dicom import DicomError, label, parse
 from medexp.io.dicom_objects import PatientIdentity
 from medexp.io.nifti import read_file
 
@@ -19,4 +19,4 @@ def read_identity(path: Path) -> PatientIdentity:
     except DicomError as error:
         raise CaseError(f"{path}: {error}") from error
     keywords = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
-    return PatientIdentity(*("\\".join(texts(dataset, keyword)) for keyword in keywords))
+    return PatientIdentity(*(label(dataset, keyword) for keyword in keywords))

@@ -124,7 +124,7 @@ def _filter(key: str, value: Any) -> str:
 
 def _require_columns(evaluations: Sequence[Evaluation], metrics: Sequence[str]) -> None:
     if not metrics:
-        raise ConfigurationError("compare.metrics: expected at least one column, got none; leave it out for the usual one")
+        raise ConfigurationError("compare.metrics: expected at least one column, got none; leave the key out")
     for evaluation in evaluations:
         columns = [name for name in evaluation.cases[0] if name not in {"case", "patient"}]
         for metric in metrics:

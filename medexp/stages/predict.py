@@ -14,7 +14,6 @@ from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationErr
 from medexp.inference.cleaning import Cleaning
 from medexp.inference.decisions import AnyDecision, Dose, decision_from_json
 from medexp.inference.devices import Accelerator, Precision, autocast_for, choose_device
-from medexp.inference.dose_volumes import LEFT_RIGHT
 from medexp.inference.dose_writers import DoseFiles
 from medexp.inference.ensembling import Combination, average, combine
 from medexp.inference.sliding_window import SlidingWindow
@@ -27,6 +26,7 @@ from medexp.runs.ledger import Output, Run
 from medexp.stages.context import Context, Result
 from medexp.stages.prediction_journal import Journal
 from medexp.stages.threads import arithmetic_threads
+from medexp.transforms.dose_augmentation import LEFT_RIGHT
 from medexp.types import Count, Index, Share
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from medexp.diffusion.samplers import Ddim
 from medexp.errors import ConfigurationError
-from medexp.inference.dose_volumes import AIR, FAR, Surrounded, average_mirrored, mirrored_channels
+from medexp.inference.dose_volumes import Surrounded, average_mirrored, mirrored_channels
 from medexp.inference.sliding_window import SlidingWindow
 from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
 from medexp.losses.doses import AsymmetricTargetError, DoseLoss, SquaredError
@@ -21,6 +21,7 @@ from medexp.models.dose_regression import DoseRegression
 from medexp.models.dose_targets import cases_of
 from medexp.networks.pretrained import load_all
 from medexp.networks.weights import read_weights
+from medexp.transforms.doses import AIR, FAR
 from tests.synthetic.dose_models import CONTRACT, batch, diffusion_settings, phase, regression_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:::lightning")

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from medexp.inference import dose_volumes
 from medexp.transforms import doses
 from medexp.transforms.doses import add_ct_noise, normalize_ct
 
@@ -15,10 +14,6 @@ def test_hounsfield_units_are_normalized_as_in_the_table(hounsfield, normalized)
     out = torch.empty(2)
     normalize_ct(torch.tensor([hounsfield, hounsfield], dtype=torch.int16), out)
     assert out.tolist() == [normalized, normalized]
-
-
-def test_what_lies_around_a_patch_is_what_lies_around_a_predicted_volume():
-    assert (doses.AIR, doses.FAR) == (dose_volumes.AIR, dose_volumes.FAR)
 
 
 def test_noise_has_its_deviation_and_no_bias():
