@@ -36,3 +36,23 @@ def test_regions_are_told_apart_without_colors():
 
 def test_an_empty_history_is_an_empty_figure():
     assert [axes.lines[:] for axes in training_curves({}, colors={}, best_epoch=None).axes] == [[], [], []]
+
+
+def test_a_dose_model_is_drawn_by_its_error_in_gray():
+    curves = {
+        "val/mae_gy": (EPOCHS, [4.0, 3.0, 2.0]),
+        "val/mae_gy/PTV70": (EPOCHS, [8.0, 6.0, 5.0]),
+        "val/dice/ET": (EPOCHS, [0.1, 0.2, 0.3]),
+    }
+    _, score, _ = training_curves(curves, colors={"PTV70": "#d55e00"}, best_epoch=None).axes
+    assert score.get_title(loc="left") == "Validation MAE (Gy)"
+    assert [line.get_label() for line in score.lines] == ["PTV70", "all voxels"]
+    assert score.lines[0].get_color() == "#d55e00"
+    assert score.get_ylim()[0] == 0.0
+
+
+def test_terms_of_a_loss_have_a_panel_where_they_were_logged():
+    curves = {"train/loss": (EPOCHS, [3.0, 2.0, 1.0]), "train/loss/mse": (EPOCHS, [0.3, 0.2, 0.1])}
+    loss, _, _, terms = training_curves(curves, colors={}, best_epoch=None).axes
+    assert [line.get_label() for line in loss.lines] == ["train"]
+    assert [line.get_label() for line in terms.lines] == ["mse"]
