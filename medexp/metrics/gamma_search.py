@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, TypeAlias, no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Int64
 
 from medexp.metrics.gamma_points import SearchPoints
 
 Dose: TypeAlias = Float[np.ndarray, "i j k"]
-Positions: TypeAlias = Float64[np.ndarray, " point"]
 Coefficients: TypeAlias = tuple[float, ...]
+Ranges: TypeAlias = Float[np.ndarray, " cell"]
+Corner: TypeAlias = tuple[int, int, int]
 
 _PLANES = 8  # that a task takes; memory for their neighborhood is little, and there are enough tasks to share out
 # Points until the first look at whether the rest of a cell can still win; each following block has twice as many.
@@ -93,9 +94,7 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., An
 
 @_compiled(fastmath={"nsz", "contract", "reassoc"})
 @no_type_check
-def _least_in_block(
-    x: Positions, y: Positions, z: Positions, squared: Positions, coefficients: Coefficients, best: float
-) -> float:
+def _least_in_block(points: SearchPoints, start: int, stop: int, coefficients: Coefficients, best: float) -> float:
     """Return the least of `best` and the squared gammas of some points of one cell.
 
     Floats that are not negative sort like their bits. The least of integers is found many at a time; that of floats
@@ -103,7 +102,8 @@ def _least_in_block(
     """
     c, cx, cy, cz, cxy, cxz, cyz, cxyz = coefficients
     least = np.float64(best).view(np.int64)
-    for n in range(x.shape[0]):
+    x, y, z, squared = points.x, points.y, points.z, points.squared
+    for n in range(np.uint64(start), np.uint64(stop)):
         dose = c + x[n] * (cx + y[n] * (cxy + z[n] * cxyz) + z[n] * cxz) + y[n] * (cy + z[n] * cyz) + z[n] * cz
         least = min(least, np.float64(dose * dose + squared[n]).view(np.int64))
     return np.int64(least).view(np.float64)
@@ -138,29 +138,32 @@ def _search_cell(
     size = _FIRST_BLOCK
     while start < stop and points.squared[start] + gap < best:
         end = min(stop, start + size)
-        x, y, z = points.x[start:end], points.y[start:end], points.z[start:end]
-        best = _least_in_block(x, y, z, points.squared[start:end], coefficients, best)
+        best = _least_in_block(points, start, end, coefficients, best)
         start, size = end, 2 * size
     return best
 
 
 @_compiled()
 @no_type_check
-def _dose_ranges(evaluated: Dose, first: int, stop: int) -> tuple[Dose, Dose]:
-    """Return the lowest and the highest dose at the corners of each cell between two planes."""
-    _, nj, nk = evaluated.shape
-    low = np.empty((stop - first, nj - 1, nk - 1), evaluated.dtype)
-    high = np.empty_like(low)
-    for i in range(first, stop):
-        for j in range(nj - 1):
-            for k in range(nk - 1):
+def _dose_ranges(evaluated: Dose, start: Corner, shape: Corner) -> tuple[Dose, Dose]:
+    """Return the lowest and the highest dose of each cell in a box that may reach beyond the grid.
+
+    A cell off the grid has a range that no dose is near to: none is ever searched, and nobody needs to ask.
+    """
+    low, high = np.empty(shape, evaluated.dtype), np.empty(shape, evaluated.dtype)
+    low[:], high[:] = np.inf, -np.inf
+    ni, nj, nk = evaluated.shape
+    for i in range(max(start[0], 0), min(start[0] + shape[0], ni - 1)):
+        for j in range(max(start[1], 0), min(start[1] + shape[1], nj - 1)):
+            for k in range(max(start[2], 0), min(start[2] + shape[2], nk - 1)):
                 lowest = highest = evaluated[i, j, k]
                 for di in range(2):
                     for dj in range(2):
                         for dk in range(2):
                             value = evaluated[i + di, j + dj, k + dk]
                             lowest, highest = min(lowest, value), max(highest, value)
-                low[i - first, j, k], high[i - first, j, k] = lowest, highest
+                low[i - start[0], j - start[1], k - start[2]] = lowest
+                high[i - start[0], j - start[1], k - start[2]] = highest
     return low, high
 
 
@@ -168,29 +171,32 @@ def _dose_ranges(evaluated: Dose, first: int, stop: int) -> tuple[Dose, Dose]:
 @no_type_check
 def _search_around(
     evaluated: Dose,
-    low: Dose,
-    high: Dose,
-    origin: int,
-    voxel: tuple[int, int, int],
+    low: Ranges,
+    high: Ranges,
+    steps: Int64[np.ndarray, " cell"],
+    here: int,
+    voxel: Corner,
     dose: float,
     per_gy: float,
     points: SearchPoints,
     bounds: Bounds,
 ) -> float:
-    """Return the squared gamma of a voxel; `low` and `high` begin at the cell `origin` along i."""
+    """Return the squared gamma of a voxel, whose cell is `here` in the ranges; the others are some steps away."""
     i, j, k = voxel
-    ni, nj, nk = evaluated.shape
     best = min(bounds.limit, ((evaluated[i, j, k] - dose) * per_gy) ** 2)
-    for n in range(points.nearest.shape[0]):
-        if points.nearest[n] >= best or best <= bounds.enough:
+    if best <= bounds.enough:
+        return best
+    for n in range(steps.shape[0]):
+        if points.nearest[n] >= best:
             break
-        ci, cj, ck = i + points.cells[n, 0], j + points.cells[n, 1], k + points.cells[n, 2]
-        if ci < 0 or cj < 0 or ck < 0 or ci > ni - 2 or cj > nj - 2 or ck > nk - 2:
-            continue
-        gap = (max(low[ci - origin, cj, ck] - dose, dose - high[ci - origin, cj, ck], 0.0) * per_gy) ** 2
+        there = here + steps[n]
+        gap = (max(low[there] - dose, dose - high[there], 0.0) * per_gy) ** 2
         if points.nearest[n] + gap < best:
+            ci, cj, ck = i + points.cells[n, 0], j + points.cells[n, 1], k + points.cells[n, 2]
             coefficients = _coefficients(evaluated, ci, cj, ck, dose, per_gy)
             best = _search_cell(coefficients, points, points.starts[n], points.starts[n + 1], gap, best)
+            if best <= bounds.enough:
+                break
     return best
 
 
@@ -207,9 +213,17 @@ def _search_planes(
     gamma: Float32[np.ndarray, "i j k"],
 ) -> None:
     """Write gamma into some planes."""
-    ni, nj, nk = reference.shape
-    origin = max(0, first + points.cells[:, 0].min())
-    low, high = _dose_ranges(evaluated, origin, min(ni - 1, stop + points.cells[:, 0].max()))
+    _, nj, nk = reference.shape
+    cells = points.cells
+    start = (first + cells[:, 0].min(), cells[:, 1].min(), cells[:, 2].min())
+    shape = (
+        stop + cells[:, 0].max() - start[0],
+        nj + cells[:, 1].max() - start[1],
+        nk + cells[:, 2].max() - start[2],
+    )
+    low, high = _dose_ranges(evaluated, start, shape)
+    low, high = low.ravel(), high.ravel()
+    steps = (cells[:, 0] * shape[1] + cells[:, 1]) * shape[2] + cells[:, 2]
     for i in range(first, stop):
         for j in range(nj):
             for k in range(nk):
@@ -217,8 +231,8 @@ def _search_planes(
                     dose = np.float64(reference[i, j, k])
                     allowed_gy = bounds.dose_share * dose if bounds.dose_share > 0 else bounds.dose_gy
                     per_gy = min(1 / allowed_gy, _STEEPEST_PER_GY)
-                    voxel = (i, j, k)
-                    best = _search_around(evaluated, low, high, origin, voxel, dose, per_gy, points, bounds)
+                    here = ((i - start[0]) * shape[1] + j - start[1]) * shape[2] + k - start[2]
+                    best = _search_around(evaluated, low, high, steps, here, (i, j, k), dose, per_gy, points, bounds)
                     gamma[i, j, k] = np.sqrt(best)
                     if best <= _PASSES:
                         gamma[i, j, k] = min(gamma[i, j, k], 1)
