@@ -26,7 +26,7 @@ from medexp.sampling.splits import check_splits, require_different_voxels
 
 PATCH_SIZE = (128, 128, 128)
 PATCH_MULTIPLE = 16  # four poolings
-STORED = "in the manner of the files"  # a normalization that there is none of: the store holds HU and Gy
+UNCHANGED = "none"  # the store holds HU and Gy
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _described(
 ) -> dict[str, Any]:
     """Write the quality report; return the manifest."""
     manifest = make_manifest(
-        dataset=settings.name, transform=transform, normalization=STORED, store=store, outcomes=outcomes
+        dataset=settings.name, transform=transform, normalization=UNCHANGED, store=store, outcomes=outcomes
     )
     write_quality_report(manifest, folder=folder, store=store)
     write_batch_summary(manifest, folder=folder)

@@ -7,7 +7,7 @@ found out and made anew. Files that are as they should be are left alone.
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,8 +62,3 @@ def _put(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:  # another file system, or one without links
             shutil.copyfile(source, temporary)
-
-
-def reference_of(record: Mapping[str, Any], folder: Path) -> Path:
-    """Return the npz of a case in the folder of its prepare run."""
-    return folder / str(record["reference"]["path"])
