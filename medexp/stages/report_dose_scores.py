@@ -1,80 +1,18 @@
-"""The numbers of a report of doses: headlines, the table of scores, box plots, the table of all cases."""
+"""The tables of a report of doses: scores by structure, gamma by criteria, box plots, all cases, one case."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from medexp.io.tables import number, read_table
-from medexp.metrics.dose_scoring import PREDICTION, DoseScoring
-from medexp.plots.dose_colors import structure_colors
 from medexp.plots.dose_spread import BoxPanel, box_plots
 from medexp.plots.pages import NONE, gray, percent
 from medexp.plots.theme import REGION_COLOR, inline_svg
-from medexp.runs.files import read_json
-from medexp.stages.recorded_evaluation import Evaluation
-from medexp.stages.report_dose_limits import OUTCOMES
+from medexp.stages.recorded_doses import DoseEvaluation
 
 WHOLE = "all voxels"
 
 Text = Callable[[float | None], str]
-
-
-@dataclass(frozen=True)
-class DoseEvaluation:
-    """An evaluation of doses with its long tables; `Evaluation.of` has compared them with what was recorded."""
-
-    evaluation: Evaluation
-
-    @cached_property
-    def scoring(self) -> DoseScoring:
-        """What was computed."""
-        return DoseScoring(**self.evaluation.settings["doses"])
-
-    @cached_property
-    def structures(self) -> tuple[str, ...]:
-        """The structures that any case has, in the dataset's order."""
-        return tuple(name for name in self.scoring.structures or () if f"mae_gy/{name}" in self.columns)
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """Those among the structures that are targets, the highest prescription first."""
-        doses = self.scoring.targets
-        return tuple(sorted((name for name in doses if name in self.structures), key=lambda name: -float(doses[name])))
-
-    @cached_property
-    def colors(self) -> dict[str, str]:
-        """Of the dataset's structures, and of those that only the protocol speaks of."""
-        limited = dict.fromkeys(row["structure"] for row in self.limit_rows)
-        return structure_colors(list(dict.fromkeys([*(self.scoring.structures or ()), *limited])))
-
-    @property
-    def columns(self) -> Mapping[str, Mapping[str, Any]]:
-        """The statistics of each column of the per-case table."""
-        return self.evaluation.columns
-
-    @cached_property
-    def limit_rows(self) -> list[dict[str, str]]:
-        """The table of limits; empty where none were checked."""
-        outputs = self.evaluation.run.outputs()
-        return read_table(outputs["constraints"].path) if "constraints" in outputs else []
-
-    @cached_property
-    def dvh_rows(self) -> list[dict[str, str]]:
-        """The table of DVH points."""
-        return read_table(self.evaluation.run.output("dvh").path)
-
-    @cached_property
-    def dvh_curves(self) -> Mapping[str, Any]:
-        """The cumulative DVHs: `step_gy`, and `cases` by case, structure and side."""
-        return read_json(self.evaluation.run.output("dvh_curves").path)
-
-    @cached_property
-    def goals(self) -> Mapping[str, Any]:
-        """Whether the means reach what was aimed for."""
-        goals: Mapping[str, Any] = read_json(self.evaluation.run.output("dose_report").path)["goal_assessment"]
-        return goals
 
 
 @dataclass(frozen=True)
@@ -110,77 +48,12 @@ def gammas_of(doses: DoseEvaluation) -> list[Score]:
     ]
 
 
-def tiles(doses: DoseEvaluation) -> list[dict[str, str]]:
-    """Return the headline numbers with their intervals, and the cases that they stand on."""
-    columns, total = doses.columns, int(doses.evaluation.summary["num_cases"])
-    found = [_tile("Mean absolute error", columns["mae_gy"], gray, "Gy", total, _goal(doses.goals["mae_gy"], "Gy"))]
-    for name, text in list(doses.scoring.texts.items())[:1]:
-        goal = _goal(doses.goals["gamma_pass_rate_percent"], "%")
-        found.append(_tile(f"Gamma {text}", columns[f"gamma_pass_rate_{name}"], percent, "%", total, goal))
-        for target in doses.targets[:1]:
-            near = columns[f"gamma_pass_rate_{name}/{target}"]
-            found.append(_tile(f"Gamma {text} near {target}", near, percent, "%", total, ""))
-    for target in doses.targets[:1]:
-        gap = _mean_gap(doses, target)
-        more = "" if math.isnan(gap) else f"prediction − reference {gap:+.2f} Gy".replace("-", "−")
-        found.append(_tile(f"D95 error, {target}", columns[f"d95_error_gy/{target}"], gray, "Gy", total, more))
-    return [*found, *_openkbp_tiles(doses.evaluation.summary["openkbp"]), *_limit_tiles(doses)]
-
-
-def _tile(name: str, summary: Mapping[str, Any], text: Text, unit: str, total: int, more: str) -> dict[str, str]:
-    used = int(summary["n_used"])
-    cases = f"{used} of {total} cases" if used < total else f"{total} case{'s' if total != 1 else ''}"
-    parts = [interval(summary, text), cases, more]
-    return {"name": name, "value": text(summary["mean"]), "unit": unit, "detail": " · ".join(filter(None, parts))}
-
-
 def interval(summary: Mapping[str, Any], text: Text) -> str:
     """Return the interval of a mean; empty where there is none."""
     low, high = summary["ci_low"], summary["ci_high"]
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return ""
     return f"{text(low)}–{text(high)}"
-
-
-def _goal(goal: Mapping[str, Any], unit: str) -> str:
-    if goal["met"] is None:
-        return ""
-    sign = {"<": "<", ">=": "≥"}[goal["comparison"]]
-    return f"goal {sign} {goal['goal']:g} {unit}: {'met' if goal['met'] else 'not met'}"
-
-
-def _mean_gap(doses: DoseEvaluation, target: str) -> float:
-    """Return by how much the prediction's D95 is higher than the reference's, on average over cases."""
-    gaps = [
-        number(row["difference"]) for row in doses.dvh_rows if (row["structure"], row["metric"]) == (target, "d95_gy")
-    ]
-    return sum(gaps) / len(gaps) if gaps else math.nan
-
-
-def _openkbp_tiles(openkbp: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    if openkbp is None:
-        return []
-    detail = f"{openkbp['num_patients']} patients"
-    named = [
-        ("OpenKBP dose score", "dose_score_gy", detail),
-        ("OpenKBP DVH score", "dvh_score_gy", f"{detail}, {openkbp['num_metrics']} metrics"),
-    ]
-    return [{"name": name, "value": f"{openkbp[key]:.3f}", "unit": "Gy", "detail": text} for name, key, text in named]
-
-
-def _limit_tiles(doses: DoseEvaluation) -> list[dict[str, str]]:
-    rows = doses.limit_rows
-    if not rows:
-        return []
-    counts = {
-        side: [sum(row["outcome"] == outcome for row in rows if row["dose"] == side) for outcome in OUTCOMES]
-        for side in dict.fromkeys(row["dose"] for row in rows)
-    }
-    passed, violated, missing = counts[PREDICTION]
-    others = [f"{side}: {found[0]} / {found[1]} / {found[2]}" for side, found in counts.items() if side != PREDICTION]
-    value = f"{passed} / {violated} / {missing}"
-    detail = " · ".join(["passed / violated / missing", *others])
-    return [{"name": "Clinical limits, all cases", "value": value, "unit": "", "detail": detail}]
 
 
 def score_table(doses: DoseEvaluation) -> dict[str, Any]:

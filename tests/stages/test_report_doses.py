@@ -8,9 +8,11 @@ import pytest
 
 from medexp.errors import CheckpointMismatchError
 from medexp.io.tables import number, read_table
+from medexp.stages.recorded_doses import DoseEvaluation
 from medexp.stages.recorded_evaluation import Evaluation
 from medexp.stages.report_dose_limits import limit_in_words
-from medexp.stages.report_dose_scores import DoseEvaluation, gamma_table, score_table, tiles
+from medexp.stages.report_dose_scores import gamma_table, score_table
+from medexp.stages.report_dose_tiles import tiles
 from tests.synthetic.evaluations import evaluated, reported
 from tests.synthetic.scoring_doses import SCORING, cases, named, predicted_dose, write_prediction, write_reference
 
