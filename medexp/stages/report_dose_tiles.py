@@ -54,7 +54,8 @@ def _mean_gap(doses: DoseEvaluation, target: str) -> float:
 def _openkbp_tiles(openkbp: Mapping[str, Any] | None) -> list[dict[str, str]]:
     if openkbp is None:
         return []
-    detail = f"{openkbp['num_patients']} patients"
+    patients = int(openkbp["num_patients"])
+    detail = f"{patients} patient{'s' if patients != 1 else ''}"
     named = [
         ("OpenKBP dose score", "dose_score_gy", detail),
         ("OpenKBP DVH score", "dvh_score_gy", f"{detail}, {openkbp['num_metrics']} metrics"),
