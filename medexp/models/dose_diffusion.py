@@ -112,6 +112,7 @@ class DoseDiffusion(Learning):
                 channels=channels,
                 weights_channels=weights_channels,
                 min_coverage=min_weight_coverage,
+                further_inputs=(torch.zeros(1, dtype=torch.long), torch.zeros(1, contract.num_constraints)),
             )
         self.loss = loss_of(self.phase, loss)(schedule=schedule, scale=scale, prediction_type=prediction_type)
         self.scores = DoseValidation()

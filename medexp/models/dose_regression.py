@@ -12,6 +12,7 @@ from medexp.inference.decisions import Dose
 from medexp.inference.dose_volumes import Surrounded, average_mirrored, mirrored_channels
 from medexp.inference.sliding_window import SlidingWindow
 from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
+from medexp.losses.doses import DoseLoss
 from medexp.metrics.dose_validation import DoseValidation
 from medexp.models.curriculum import Phase
 from medexp.models.dose_targets import cases_of, count_case, dose_record
@@ -34,7 +35,7 @@ class DoseRegression(Learning):
         weights_sha256: What the file must hash to; None: it is recorded, not checked.
         weights_channels: The order of channels that the weights were trained on. A checkpoint of medexp knows its own.
         min_weight_coverage: Share of the network's values that the weights must fill.
-        loss: Takes the contract; its result takes prediction, target and image (`medexp.losses.doses`).
+        loss: Takes the contract; its terms, if there are several, are logged as `train/loss/<term>`.
         compile: Compile the network.
         channels_last: Keep channels innermost in memory.
         window: Covers whole volumes in validation.
@@ -48,6 +49,7 @@ class DoseRegression(Learning):
     """
 
     decision: Dose
+    loss: DoseLoss
     scores: DoseValidation
 
     def __init__(
@@ -60,7 +62,7 @@ class DoseRegression(Learning):
         weights_sha256: str | None,
         weights_channels: Sequence[str] | None,
         min_weight_coverage: Share,
-        loss: Callable[..., nn.Module],
+        loss: Callable[..., DoseLoss],
         compile: bool,  # noqa: A002 - the configuration's word
         channels_last: bool,
         window: SlidingWindow,
@@ -88,8 +90,9 @@ class DoseRegression(Learning):
                 channels=channels,
                 weights_channels=weights_channels,
                 min_coverage=min_weight_coverage,
+                further_inputs=(torch.zeros(1, contract.num_constraints),),
             )
-        self.loss = loss_of(self.phase, loss)(contract=contract)
+        self.loss = loss_of(self.phase, loss)(contract=contract)  # type: ignore[assignment] # a phase has any loss
         self.scores = DoseValidation()
         self._take_phase(channels_last=channels_last, compile_network=compile)
 
@@ -121,8 +124,12 @@ class DoseRegression(Learning):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Float[Tensor, ""]:
         """Return the loss of a batch, scaled so that each optimizer step uses the mean over its batches."""
-        loss = self.loss(self(batch[IMAGE], batch[CONSTRAINTS]), batch[DOSE], batch[IMAGE])
-        return self._scaled(loss, batch_idx, size=len(batch[IMAGE]))
+        parts = self.loss.parts(self(batch[IMAGE], batch[CONSTRAINTS]), batch[DOSE], batch[IMAGE])
+        size = len(batch[IMAGE])
+        if len(parts) > 1:  # a single one is the loss itself
+            for name, value in parts.items():
+                self.log(f"train/loss/{name}", value.detach(), on_step=True, on_epoch=False, batch_size=size)
+        return self._scaled(self.loss.combine(parts), batch_idx, size=size)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Predict whole volumes and count."""

@@ -219,6 +219,7 @@ class Learning(LightningModule, ABC):
         part: str | None = None,
         head: str | None = None,
         min_coverage: float,
+        further_inputs: Sequence[Tensor] = (),
     ) -> Coverage:
         weights = read_weights(locate_weights(source), sha256=sha256)
         if part is not None:
@@ -238,6 +239,7 @@ class Learning(LightningModule, ABC):
             channels=channels,
             weights_channels=order,
             image_size=self.contract.patch_size,
+            further_inputs=further_inputs,
         )
 
     def _require_phase(self) -> Phase:

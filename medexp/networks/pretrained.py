@@ -76,6 +76,7 @@ def load_weights(
     channels: Sequence[str] | None = None,
     weights_channels: Sequence[str] | None = None,
     image_size: Sequence[int] = (),
+    further_inputs: Sequence[Tensor] = (),
 ) -> Coverage:
     """Copy what fits into `network`; if that is too little, change nothing and refuse.
 
@@ -87,6 +88,7 @@ def load_weights(
         channels: The order in which the dataset gives the channels. None: input is not looked at.
         weights_channels: The order that the weights were trained on.
         image_size: A size that the network accepts; needed if channels have to be permuted.
+        further_inputs: What the network takes after the image, for a batch of one; only shapes and types count.
 
     Raises:
         CheckpointMismatchError: Too little fits, or two tensors of the file claim one name.
@@ -98,7 +100,7 @@ def load_weights(
     if channels is not None and weights_channels is not None:
         order = match_channels(channels, weights_channels)
         if order != list(range(len(order))):
-            permuted = find_input_weights(network, len(channels), image_size)
+            permuted = find_input_weights(network, len(channels), image_size, further_inputs)
             found |= {name: found[name][:, order] for name in permuted if name in found}
     coverage = _compare(own, found, weights, head=head, unexpected=unexpected, permuted=permuted)
     if coverage.share < min_coverage:
@@ -219,7 +221,9 @@ def match_channels(channels: Sequence[str], weights_channels: Sequence[str]) -> 
     return [list(weights_channels).index(name) for name in channels]
 
 
-def find_input_weights(network: nn.Module, num_channels: int, image_size: Sequence[int]) -> tuple[str, ...]:
+def find_input_weights(
+    network: nn.Module, num_channels: int, image_size: Sequence[int], further_inputs: Sequence[Tensor] = ()
+) -> tuple[str, ...]:
     """Return the names of the weights that meet the image itself, found by a run without values.
 
     Raises:
@@ -236,7 +240,7 @@ def find_input_weights(network: nn.Module, num_channels: int, image_size: Sequen
         if _holds_weight(module):
             module.register_forward_pre_hook(note(name))
     with torch.no_grad():
-        probe(image)
+        probe(image, *(one.to("meta") for one in further_inputs))
     shapes = {name: tuple(tensor.shape) for name, tensor in probe.state_dict().items()}
     if not met or any(len(shapes[name]) < 2 or shapes[name][1] != num_channels for name in met):
         raise ConfigurationError(

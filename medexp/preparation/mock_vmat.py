@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medexp.errors import ConfigurationError
+from medexp.io.dicom_objects import PatientIdentity
 from medexp.io.dicom_write import write_patient
 from medexp.preparation.dose_phantom import phantom
 from medexp.preparation.dose_scene import LEAST_SIDE, Point
@@ -95,5 +96,7 @@ class _Patient:
 def _contents(patient: _Patient) -> dict[str, bytes]:
     case = phantom([patient.seed, patient.number], patient.shape, patient.spacing_mm, name=patient.name)
     with tempfile.TemporaryDirectory() as folder:
-        written = write_patient(Path(folder), case, seed=patient.seed)
+        # Another seed, another person: two cohorts may stand on two sides of a split.
+        who = PatientIdentity(f"MOCK-{patient.seed}-{patient.number}", f"Mock^{patient.name}")
+        written = write_patient(Path(folder), case, identity=who, seed=patient.seed)
         return {key: path.read_bytes() for key, path in written.items()}

@@ -15,7 +15,7 @@ from medexp.inference.dose_volumes import Surrounded, average_mirrored, mirrored
 from medexp.inference.sliding_window import SlidingWindow
 from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
 from medexp.losses.doses import AsymmetricTargetError, DoseLoss, SquaredError
-from medexp.losses.weighting import UncertaintyWeights
+from medexp.losses.weighting import FixedWeights, UncertaintyWeights
 from medexp.models.dose_diffusion import DoseDiffusion
 from medexp.models.dose_regression import DoseRegression
 from medexp.models.dose_targets import cases_of
@@ -157,6 +157,33 @@ def test_phase_may_have_a_loss_of_its_own():
     )
     assert list(first.loss.terms) == ["mse"]
     assert list(second.loss.terms) == ["mse", "targets"]
+
+
+def test_terms_of_a_loss_are_logged_each():
+    loss = partial(
+        DoseLoss,
+        terms={
+            "error": partial(SquaredError, negative_dose_weight=0.0),
+            "targets": partial(AsymmetricTargetError, under_dose_weight=3.0, over_dose_weight=1.0),
+        },
+        combine=partial(FixedWeights, weights={"error": 1.0, "targets": 0.5}),
+    )
+    trainer = fit(DoseRegression(**regression_settings(loss=loss)), [batch()])
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("train/loss")}
+    assert set(logged) == {"train/loss", "train/loss/error", "train/loss/targets"}
+    assert logged["train/loss"] == pytest.approx(logged["train/loss/error"] + 0.5 * logged["train/loss/targets"])
+
+
+def test_channels_of_weights_are_permuted_by_name(tmp_path):
+    model = DoseRegression(**regression_settings())
+    trainer = fit(model, [batch()])
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    turned = replace(CONTRACT, structures=("Femur_R", "PTV70", "Femur_L"))
+    other = DoseRegression(**regression_settings(contract=turned, weights=tmp_path / "one.ckpt", phase=None)).eval()
+    inputs = whole((16, 16, 16))
+    same = {**inputs, IMAGE: inputs[IMAGE][[0, 3, 1, 2]]}
+    doses = [one.infer(each, window=EVERYWHERE) for one, each in ((model.eval(), inputs), (other, same))]
+    assert torch.allclose(*doses, atol=1e-5)
 
 
 def test_learned_weights_of_a_loss_train_without_weight_decay_and_stay_in_their_stage(tmp_path):
