@@ -17,7 +17,6 @@ from medexp.inference.devices import Accelerator, Precision, autocast_for, choos
 from medexp.inference.dose_writers import DoseFiles
 from medexp.inference.ensembling import Combination, average, combine
 from medexp.inference.sliding_window import SlidingWindow
-from medexp.inference.writers import NativePrediction, write_prediction
 from medexp.io.prepared import MANIFEST, StoredCase
 from medexp.networks.pretrained import load_all
 from medexp.networks.weights import read_weights
@@ -25,6 +24,7 @@ from medexp.runs.files import read_json
 from medexp.runs.ledger import Output, Run
 from medexp.stages.context import Context, Result
 from medexp.stages.prediction_journal import Journal
+from medexp.stages.prediction_writers import writer_for
 from medexp.stages.threads import arithmetic_threads
 from medexp.transforms.dose_augmentation import LEFT_RIGHT
 from medexp.types import Count, Index, Share
@@ -121,8 +121,14 @@ def predict(
         "sampling_steps": sampling_steps,
         "noise_seed": noise_seed,
     }
-    write: Callable[..., dict[str, Path]] = (
-        _DoseWriter(doses, settings) if isinstance(decision, Dose) else _LabelWriter(cleaning, save_probabilities)
+    write = writer_for(
+        decision,
+        cleaning=cleaning,
+        save_probabilities=save_probabilities,
+        doses=doses,
+        window=window,
+        combination=combination,
+        settings=settings,
     )
     datamodule.open(prepared, fold=fold, num_workers=num_workers)
     by_case = _held_out(members) if source == OUT_OF_FOLD else [(case, members) for case in datamodule.cases(source)]
@@ -146,36 +152,12 @@ def predict(
     return journal.result(cases, source, not_predicted=_left_out(prepared, cases) if source == OUT_OF_FOLD else ())
 
 
-@dataclass(frozen=True)
-class _LabelWriter:
-    cleaning: Cleaning
-    save_probabilities: bool
-
-    def __call__(self, folder: Path, case: StoredCase, joined: Tensor, decision: Any) -> dict[str, Path]:
-        keep = self.save_probabilities
-        native = NativePrediction.of(joined, case.grid, keep_probabilities=keep, decision=decision)
-        return write_prediction(folder, case.case, self.cleaning.of(native))
-
-
-@dataclass(frozen=True)
-class _DoseWriter:
-    files: DoseFiles
-    settings: Mapping[str, Any]
-
-    def __call__(self, folder: Path, case: StoredCase, joined: Tensor, decision: Dose) -> dict[str, Path]:
-        return self.files.write(folder, case, decision.dose_gy(joined).cpu().numpy(), self.settings)
-
-
 def _on(device: torch.device, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.to(device) for name, value in inputs.items()}
 
 
 def _combined(parts: Iterable[Tensor], decision: AnyDecision, combination: Combination) -> tuple[Tensor, AnyDecision]:
-    if not isinstance(decision, Dose):
-        return combine(parts, decision, combination)
-    if combination != "average":
-        raise ConfigurationError(f"predict.combination: expected average for doses, got {combination}")
-    return average(parts), decision
+    return (average(parts), decision) if isinstance(decision, Dose) else combine(parts, decision, combination)
 
 
 def _held_out(members: Sequence[_Member]) -> list[tuple[StoredCase, list[_Member]]]:

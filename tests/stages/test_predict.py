@@ -13,6 +13,7 @@ import torch
 from medexp.datasets.labelled_volumes import LabelledVolumes
 from medexp.errors import CheckpointMismatchError, CohortError, ConfigurationError
 from medexp.inference.cleaning import Cleaning
+from medexp.inference.dose_writers import DoseFiles
 from medexp.inference.sliding_window import SlidingWindow
 from medexp.metrics.overlap import dice
 from medexp.models.segmentation import Segmentation
@@ -102,6 +103,7 @@ def run_stage(
         "window": WINDOW,
         "flips": False,
         "cleaning": Cleaning(min_object_px=0, fill_holes=False),
+        "doses": DoseFiles(formats=["npz"], copy_identity=False),
         "save_probabilities": False,
         "accelerator": "cpu",
         "precision": "32-true",
@@ -160,7 +162,7 @@ def test_scores_of_the_files_are_what_validation_measured(root, tmp_path):
     with torch.inference_mode():
         for index, batch in enumerate(data.val_dataloader()):
             model.validation_step(batch, index)
-    measured = model._dice.per_case()
+    measured = model.scores.per_case()
     for name, values in {**{name: (value,) for name, value in data.contract.labels.items()}, "WT": (1, 2, 3)}.items():
         found = [
             dice(
