@@ -18,7 +18,7 @@ from medexp.inference.sliding_window import SlidingWindow
 from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
 from medexp.metrics.dose_validation import DoseValidation
 from medexp.models.curriculum import Phase
-from medexp.models.dose_targets import cases_of, count_case, dose_record
+from medexp.models.dose_targets import cases_of, count_case, dose_record, in_air
 from medexp.models.learning import Learning, Mode, build_network, loss_of
 from medexp.types import DoseContract, Index, Share
 
@@ -54,7 +54,7 @@ class DoseDiffusion(Learning):
         monitor_mode: Whether less or more of it is better.
 
     Raises:
-        ConfigurationError: The phase, channels or freeze patterns name nothing that is there.
+        ConfigurationError: The phase, channels or freeze patterns name nothing that is there, or the window mirrors.
         CheckpointMismatchError: The weights are damaged or cover too little.
     """
 
@@ -99,7 +99,7 @@ class DoseDiffusion(Learning):
             monitor_mode=monitor_mode,
             record=record,
         )
-        self.window, self.decision = window, decision
+        self.window, self.decision = in_air(window), decision
         self.schedule, self.scale, self.sampler = schedule, scale, sampler
         self.prediction_type: PredictionType = prediction_type
         self.noise_seed = noise_seed

@@ -15,7 +15,7 @@ from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
 from medexp.losses.doses import DoseLoss
 from medexp.metrics.dose_validation import DoseValidation
 from medexp.models.curriculum import Phase
-from medexp.models.dose_targets import cases_of, count_case, dose_record
+from medexp.models.dose_targets import cases_of, count_case, dose_record, in_air
 from medexp.models.learning import Learning, Mode, build_network, loss_of
 from medexp.types import DoseContract, Share
 
@@ -44,7 +44,7 @@ class DoseRegression(Learning):
         monitor_mode: Whether less or more of it is better.
 
     Raises:
-        ConfigurationError: The phase, channels or freeze patterns name nothing that is there.
+        ConfigurationError: The phase, channels or freeze patterns name nothing that is there, or the window mirrors.
         CheckpointMismatchError: The weights are damaged or cover too little.
     """
 
@@ -80,7 +80,7 @@ class DoseRegression(Learning):
             monitor_mode=monitor_mode,
             record=record,
         )
-        self.window, self.decision = window, decision
+        self.window, self.decision = in_air(window), decision
         offered = {"in_channels": len(channels), "out_channels": 1, "num_constraints": contract.num_constraints}
         self.network = build_network(network, offered)
         if weights is not None:

@@ -1,4 +1,4 @@
-"""What both kinds of dose models need: the contract in a checkpoint, and the errors of a validated batch."""
+"""What both kinds of dose models need: the contract in a checkpoint, air around a patient, errors of a batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from medexp.errors import ConfigurationError
 from medexp.inference.decisions import Dose
+from medexp.inference.sliding_window import SlidingWindow
 from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
 from medexp.metrics.dose_validation import DoseValidation
 from medexp.types import DoseContract
@@ -27,6 +29,17 @@ def dose_record(contract: DoseContract, channels: Sequence[str], decision: Dose)
         "plan": contract.plan.to_json(),
         "decision": decision.to_json(),
     }
+
+
+def in_air(window: SlidingWindow) -> SlidingWindow:
+    """Return the window, after a look at its padding: what lies around a small patient is air, and no mirror image.
+
+    Raises:
+        ConfigurationError: It would mirror.
+    """
+    if window.padding != "zeros":
+        raise ConfigurationError(f"model.window.padding: expected zeros (air) for doses, got {window.padding}")
+    return window
 
 
 def cases_of(batch: Mapping[str, Any]) -> Iterator[dict[str, Tensor]]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from medexp.errors import CohortError, GridMismatchError
+from medexp.errors import CohortError, ConfigurationError, GridMismatchError
 from medexp.io.tables import write_table
 from medexp.metrics.dose_scoring import DoseScoring
 from medexp.metrics.lesions import ProtocolName
@@ -87,6 +87,7 @@ def evaluate(
         ConfigurationError: A setting does not fit.
     """
     if doses.structures is not None:
+        _refuse_for_doses(empty_reference=empty_reference, lesions=lesions, measure_only=measure_only)
         return evaluate_doses(predictions, references, doses, num_workers=num_workers, context=context)
     if measure_only:
         return measure(predictions, references, labels, regions, objects, num_workers=num_workers, context=context)
@@ -132,6 +133,17 @@ def evaluate(
     )
     _track(context, columns, overall, files)
     return _result(files, columns, overall, settings, len(scored))
+
+
+def _refuse_for_doses(*, empty_reference: str, lesions: str | None, measure_only: bool) -> None:
+    found = {
+        "empty_reference": ("nan", empty_reference),
+        "lesions": ("null", lesions or "null"),
+        "measure_only": ("false", str(measure_only).lower()),
+    }
+    for key, (only, value) in found.items():
+        if value != only:
+            raise ConfigurationError(f"evaluate.{key}: expected {only} for doses, got {value}")
 
 
 def _refusal(refused: Sequence[Refused], num_cases: int) -> CohortError | GridMismatchError:

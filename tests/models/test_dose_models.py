@@ -254,6 +254,15 @@ def test_regression_draws_no_samples():
         DoseRegression(**regression_settings()).set_sampling(steps=5, seed=None)
 
 
+@pytest.mark.parametrize(
+    ("model", "own"), [(DoseRegression, regression_settings), (DoseDiffusion, diffusion_settings)], ids=["unet", "ddpm"]
+)
+def test_a_window_that_would_mirror_a_patient_is_refused(model, own):
+    mirroring = SlidingWindow(overlap=0.5, batch_size=1, skip_background=True, padding="reflect")
+    with pytest.raises(ConfigurationError, match=r"model\.window\.padding: expected zeros"):
+        model(**own(window=mirroring))
+
+
 def test_windows_of_the_published_volume():
     window = SlidingWindow(overlap=0.25, batch_size=1, skip_background=False)
     assert len(list(window.places((512, 512, 256), (128, 128, 128)))) == 75

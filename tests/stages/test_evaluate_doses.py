@@ -333,3 +333,11 @@ def test_tables_hold_every_digit(run):
     with (run.folder / "cases.csv").open(newline="") as stream:
         row = next(csv.DictReader(stream))
     assert len(row["mae_gy"]) > 10
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("lesions", "brats_2024_gli"), ("measure_only", True), ("empty_reference", "one")]
+)
+def test_a_setting_without_a_meaning_for_doses_is_refused(folders, tmp_path, key, value):
+    with pytest.raises(ConfigurationError, match=rf"evaluate\.{key}: expected .* for doses"):
+        evaluated(tmp_path / "out", *folders, doses=SCORING, **{key: value})

@@ -121,7 +121,10 @@ def context_of(run: Run, **upstream: list[Run]) -> Context:
 def evaluated(output_dir: Path, predictions: Path | None, references: Path | None, *, upstream=None, **changes) -> Run:
     """Return a finished evaluation."""
     run = fake_run(output_dir, "evaluate", upstream=upstream, letter="e")
-    result = evaluate(predictions, references, **{**SETTINGS, **changes}, context=context_of(run, **(upstream or {})))
+    own = {"lesions": None} if changes.get("doses", NO_DOSES).structures else {}
+    result = evaluate(
+        predictions, references, **{**SETTINGS, **own, **changes}, context=context_of(run, **(upstream or {}))
+    )
     return finish(run, result)
 
 
