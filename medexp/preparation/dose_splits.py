@@ -60,6 +60,9 @@ def split_cases(records: Sequence[Mapping[str, Any]], settings: SplitSettings) -
     """
     if settings.file is not None:
         return read_splits(settings.file), set()
+    if settings.split != "folds" and settings.num_folds is not None:
+        message = f"dataset.num_folds: expected null with dataset.split={settings.split}"
+        raise ConfigurationError(f"{message}, got {settings.num_folds}; for cross-validation give dataset.split=folds")
     patient_of = {str(record["case"]): str(record["patient"]) for record in records}
     if settings.split == "folds":
         if settings.num_folds is None:

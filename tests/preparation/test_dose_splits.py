@@ -98,3 +98,11 @@ def test_folds_by_patient():
 def test_folds_need_a_number():
     with pytest.raises(ConfigurationError, match="dataset.num_folds: expected a number"):
         split_cases(records("a", "b"), settings("folds"))
+
+
+@pytest.mark.parametrize("split", ["holdout", "official"])
+def test_folds_that_no_other_split_has_are_refused(split):
+    with pytest.raises(
+        ConfigurationError, match=rf"dataset.num_folds: expected null with dataset.split={split}, got 5"
+    ):
+        split_cases(records(*"aabbcc"), settings(split, num_folds=5))
