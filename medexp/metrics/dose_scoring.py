@@ -2,18 +2,19 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from medexp.errors import CaseError, ConfigurationError
 from medexp.geometry.distances import signed_distance_mm
 from medexp.io.dose_case import DoseCase
 from medexp.metrics.clinical import CheckedLimits, Protocol, ProtocolName, check_limits, protocol_of, regions_of
-from medexp.metrics.dose_errors import DoseErrors, dose_errors
+from medexp.metrics.dose_errors import dose_errors
+from medexp.metrics.dose_scores import CURVE_STEP_GY, PREDICTION, REFERENCE, WHOLE, DoseScores, DvhComparison, DvhCurves
 from medexp.metrics.dvh import Dvh, dvh_of_mask, dvh_points
 from medexp.metrics.gamma import GammaCriteria, GammaSummary, gamma_map, summarize_gamma
 from medexp.metrics.openkbp import OARS, PatientScores, score_patient
@@ -21,9 +22,6 @@ from medexp.types import Amount, Count, Positive
 
 Shares: TypeAlias = Mapping[str, Bool[np.ndarray, "i j k"] | UInt8[np.ndarray, "i j k"]]
 
-REFERENCE, PREDICTION = "reference", "prediction"
-WHOLE = "whole grid"
-CURVE_STEP_GY = 0.5
 _PERCENTS = (98.0, 95.0, 50.0, 5.0, 2.0)  # the p of D_p
 TARGET_LEVELS_PERCENT = (95, 100)  # of a target's own prescription
 _CRITERIA = re.compile(r"(?P<percent>\d+(?:\.\d+)?) ?%/(?P<mm>\d+(?:\.\d+)?) ?mm(?: (?P<kind>global|local))?")
@@ -102,94 +100,6 @@ class DoseScoring:
             max_gamma=self.gamma_max,
         )
         return f"{'local' if local else 'global'}_{distance_mm:g}mm{percent:g}pct", criteria
-
-
-@dataclass(frozen=True)
-class DvhComparison:
-    """One point of a structure's DVH on both sides."""
-
-    structure: str
-    metric: str
-    reference: float
-    prediction: float
-
-    @property
-    def difference(self) -> float:
-        """Prediction minus reference."""
-        return self.prediction - self.reference
-
-
-@dataclass(frozen=True, eq=False)
-class DvhCurves:
-    """A structure's cumulative DVH on both sides, in percent, at 0, `CURVE_STEP_GY`, ... Gy."""
-
-    reference: Float64[np.ndarray, " dose"]
-    prediction: Float64[np.ndarray, " dose"]
-
-
-@dataclass(frozen=True)
-class DoseScores:
-    """The scores of one case.
-
-    Attributes:
-        errors: By voxel.
-        gamma: By criterion, then by region: `WHOLE`, or a target with its margin.
-        dvh: Points of all structures that have a voxel.
-        curves: By structure.
-        unreliable: Structures with so few voxels that points of their DVH mean little.
-        limits: By side; empty: no protocol was asked for.
-        openkbp: None: not asked for, or not possible.
-        warnings: What a person should know.
-    """
-
-    errors: DoseErrors
-    gamma: Mapping[str, Mapping[str, GammaSummary]]
-    dvh: tuple[DvhComparison, ...]
-    curves: Mapping[str, DvhCurves]
-    unreliable: tuple[str, ...]
-    limits: Mapping[str, CheckedLimits] = field(default_factory=dict)
-    openkbp: PatientScores | None = None
-    warnings: tuple[str, ...] = ()
-
-    def row(self) -> dict[str, Any]:
-        """Return the scores by name, as they head the columns of a per-case table; None is undefined.
-
-        Of a point of a DVH stand there: the prediction's, the reference's, and the absolute difference as `_error`.
-        """
-        row: dict[str, Any] = self.errors.row()
-        for name, regions in self.gamma.items():
-            for region, summary in regions.items():
-                place = "" if region == WHOLE else f"/{region}"
-                row[f"gamma_pass_rate_{name}{place}"] = summary.pass_rate_percent
-                row[f"gamma_mean_{name}{place}"] = summary.mean
-                row[f"gamma_voxels_{name}{place}"] = summary.num_voxels
-        for point in self.dvh:
-            if not point.metric.endswith("_cc"):  # these stand in the long table of DVH points
-                row |= _point_columns(point)
-        for side, checked in self.limits.items():
-            row |= _limit_columns(side, checked)
-        if self.openkbp is not None:
-            row |= {
-                "openkbp_dose_error_gy": self.openkbp.dose_error_gy,
-                "openkbp_dvh_error_gy": self.openkbp.dvh_error_gy,
-            }
-        return row
-
-
-def _point_columns(point: DvhComparison) -> dict[str, float]:
-    stem, unit = point.metric.rsplit("_", 1)
-    return {
-        f"{point.metric}/{point.structure}": point.prediction,
-        f"reference_{point.metric}/{point.structure}": point.reference,
-        f"{stem}_error_{unit}/{point.structure}": abs(point.difference),
-    }
-
-
-def _limit_columns(side: str, checked: CheckedLimits) -> dict[str, Any]:
-    summary = checked.to_json()["summary"]
-    columns = {"limits_compliance_rate": checked.compliance_rate}
-    columns |= {f"limits_{outcome}": summary[outcome] for outcome in ("passed", "violated", "missing")}
-    return columns if side == PREDICTION else {f"reference_{name}": value for name, value in columns.items()}
 
 
 def score_dose(reference: DoseCase, prediction_gy: Float32[np.ndarray, "..."], scoring: DoseScoring) -> DoseScores:

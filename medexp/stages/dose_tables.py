@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from medexp.metrics.clinical import Outcome
-from medexp.metrics.dose_scoring import CURVE_STEP_GY, PREDICTION, REFERENCE, WHOLE, DoseScoring
+from medexp.metrics.dose_scores import CURVE_STEP_GY, PREDICTION, REFERENCE, WHOLE
+from medexp.metrics.dose_scoring import DoseScoring
 from medexp.metrics.gamma import GammaSummary
 from medexp.metrics.openkbp import CohortScores, pooled_scores
 from medexp.metrics.summary import ColumnSummary

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medexp.io.tables import number
-from medexp.metrics.dose_scoring import PREDICTION, REFERENCE
+from medexp.metrics.dose_scores import PREDICTION, REFERENCE
 from medexp.plots.pages import NONE, gray, percent
 
 OUTCOMES = ("passed", "violated", "missing")

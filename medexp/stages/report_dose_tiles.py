@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medexp.io.tables import number
-from medexp.metrics.dose_scoring import PREDICTION
+from medexp.metrics.dose_scores import PREDICTION
 from medexp.plots.pages import gray, percent
 from medexp.stages.recorded_doses import DoseEvaluation
 from medexp.stages.report_dose_limits import OUTCOMES

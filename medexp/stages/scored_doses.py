@@ -6,7 +6,8 @@ from medexp.errors import CaseError
 from medexp.io.dose_case import DoseCase
 from medexp.io.dose_files import ReadDose, digest_of, read_dose, read_reference, turned_to
 from medexp.io.pairing import Pair
-from medexp.metrics.dose_scoring import DoseScores, DoseScoring, score_dose
+from medexp.metrics.dose_scores import DoseScores
+from medexp.metrics.dose_scoring import DoseScoring, score_dose
 from medexp.preparation.verification import frame_difference
 from medexp.stages.outcomes import Refused
 

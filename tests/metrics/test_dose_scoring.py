@@ -9,7 +9,8 @@ from scipy import ndimage
 
 from medexp.errors import CaseError, ConfigurationError, GridMismatchError
 from medexp.metrics.directions import is_higher_better
-from medexp.metrics.dose_scoring import PREDICTION, REFERENCE, WHOLE, score_dose
+from medexp.metrics.dose_scores import PREDICTION, REFERENCE, WHOLE
+from medexp.metrics.dose_scoring import score_dose
 from medexp.metrics.dvh import dvh_of_mask
 from medexp.metrics.gamma import gamma_map
 from tests.synthetic.doses import OPENKBP, small_case
