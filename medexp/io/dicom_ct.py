@@ -1,7 +1,9 @@
 """A CT series, one file per slice, as a volume of Hounsfield units."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -75,17 +77,31 @@ def _named(file: RawFile, step: Callable[[Given], Result], given: Given) -> Resu
 
 
 def _heads(files: Sequence[RawFile]) -> list[_Slice]:
-    heads, reasons = [], []
+    heads = []
+    reasons: list[tuple[Path, str]] = []
     for file in files:
         try:
             heads.append(_head(file))
         except DicomError as error:
-            reasons.append(f"{file.path}: {error}")
-    if reasons:
-        raise CaseError("\n".join(reasons))
+            reasons.append((file.path, str(error)))
+    _refuse(reasons)
     if not heads:
         raise CaseError("expected a CT series, got no file of one")
     return heads
+
+
+def _refuse(reasons: Sequence[tuple[Path, str]]) -> None:
+    """Raise what is wrong with slices, if anything is; what is wrong with many stands there once."""
+    paths: defaultdict[str, list[Path]] = defaultdict(list)
+    for path, reason in reasons:
+        paths[reason].append(path)
+    if paths:
+        named = {reason: f"{found[0]}{_and_others(len(found) - 1)}" for reason, found in paths.items()}
+        raise CaseError("\n".join(f"{place}: {reason}" for reason, place in named.items()))
+
+
+def _and_others(count: int) -> str:
+    return "" if count == 0 else f" and {count} other slice{'s' if count > 1 else ''}"
 
 
 def _head(file: RawFile) -> _Slice:
@@ -108,20 +124,15 @@ def _oddity(dataset: "Dataset") -> str:
 
 def _require_one_grid(slices: Sequence[_Slice]) -> None:
     first = slices[0]
-    reasons = []
+    reasons: list[tuple[Path, str]] = []
     for one in slices[1:]:
         if replace(one.layout, bits_stored=first.layout.bits_stored, signed=first.layout.signed) != first.layout:
-            reasons.append(
-                f"{one.file.path}: expected {first.layout.shape} pixels as in its series' first slice, "
-                f"got {one.layout.shape}"
-            )
+            message = f"expected {first.layout.shape} pixels as in its series' first slice, got {one.layout.shape}"
+            reasons.append((one.file.path, message))
         elif not one.plane.same_grid(first.plane):
-            reasons.append(
-                f"{one.file.path}: expected the place and size of the pixels of its series' first slice, "
-                "got others; reconstruct the series without tilt"
-            )
-    if reasons:
-        raise CaseError("\n".join(reasons))
+            message = "expected the place and size of the pixels of its series' first slice, got others"
+            reasons.append((one.file.path, f"{message}; reconstruct the series without tilt"))
+    _refuse(reasons)
 
 
 def _stored(one: _Slice) -> Integer[np.ndarray, "row column"]:

@@ -55,6 +55,7 @@ class RtPatient:
         plan: Prescription and beams; assumed where there is no RTPLAN.
         references: For objects that are to belong to this patient.
         warnings: What a person should look at.
+        foreign_structures: Names of regions in another frame of reference than the CT, which are left out.
     """
 
     ct: CtVolume
@@ -63,6 +64,7 @@ class RtPatient:
     plan: RtPlan
     references: RtReferences
     warnings: tuple[str, ...]
+    foreign_structures: tuple[str, ...] = ()
 
 
 def read_patient(files: Sequence[RawFile]) -> RtPatient:
@@ -87,7 +89,8 @@ def read_patient(files: Sequence[RawFile]) -> RtPatient:
     if reasons or ct is None or structure_set is None:
         raise CaseError("\n".join(reasons))
     warnings = (*choice.warnings, *ct.warnings, *structure_set.warnings, *plan.warnings)
-    return RtPatient(ct, structure_set.structures, dose, plan, _references(choice), warnings)
+    foreign = structure_set.foreign
+    return RtPatient(ct, structure_set.structures, dose, plan, _references(choice), warnings, foreign)
 
 
 def read_rtdose(path: Path) -> tuple[Float32[np.ndarray, "i j k"], Float64[np.ndarray, "4 4"]]:

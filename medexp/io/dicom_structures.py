@@ -37,9 +37,10 @@ class RtStructure:
 
 @dataclass(frozen=True, eq=False)
 class RtStructureSet:
-    """The structures of one file that lie in one frame of reference."""
+    """The structures of one file that lie in one frame of reference; `foreign` are the names of those in another."""
 
     structures: tuple[RtStructure, ...]
+    foreign: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -60,11 +61,12 @@ def read_structures(file: RawFile, *, frame_of_reference_uid: str) -> RtStructur
 def _structures(dataset: "Dataset", frame_uid: str) -> RtStructureSet:
     contours = {integer(item, "ReferencedROINumber"): item for item in items(dataset, "ROIContourSequence")}
     regions = items(dataset, "StructureSetROISequence")
-    structures, warnings, reasons = [], [], []
+    structures, foreign, warnings, reasons = [], [], [], []
     for region in regions:
         number, name = integer(region, "ROINumber"), label(region, "ROIName")
         if frame_uid and (found := uid(region, "ReferencedFrameOfReferenceUID")) and found != frame_uid:
             warnings.append(f"structure {shown(name)} lies in another frame of reference than the CT and is left out")
+            foreign.append(name)
             continue
         try:
             polygons, oddities = _polygons(contours[number]) if number in contours else ((), ())
@@ -77,7 +79,7 @@ def _structures(dataset: "Dataset", frame_uid: str) -> RtStructureSet:
         raise DicomError("\n".join(reasons))
     if regions and not structures:
         raise DicomError("expected structures in the CT's frame of reference, got only ones in another frame")
-    return RtStructureSet(tuple(structures), tuple(warnings))
+    return RtStructureSet(tuple(structures), tuple(foreign), tuple(warnings))
 
 
 def _polygons(item: "Dataset") -> tuple[tuple[Contour, ...], tuple[str, ...]]:

@@ -37,6 +37,7 @@ def placed_patient(
     """
     source = VoxelGrid(_shape(patient.ct.hu), patient.ct.affine)
     regions, unmatched = _regions(patient, names)
+    _require_in_frame(patient.foreign_structures, regions, names)
     names.require(regions, unmatched=unmatched)
     _require_on_grid(regions, source)
     on_ct = _drawn(regions, source)
@@ -75,6 +76,19 @@ def _regions(patient: RtPatient, names: StructureNames) -> tuple[dict[str, list[
         by_name[region.name].append(region)
     groups, unmatched = names.group(by_name)
     return {name: [region for own in members for region in by_name[own]] for name, members in groups.items()}, unmatched
+
+
+def _require_in_frame(foreign: Sequence[str], regions: Regions, names: StructureNames) -> None:
+    """Refuse a patient of whom a required structure is drawn in another frame of reference only.
+
+    Raises:
+        CaseError: Names all of them.
+    """
+    elsewhere, _ = names.group(foreign)
+    missing = [name for name in names.required if name in elsewhere and name not in regions]
+    if missing:
+        message = f"{', '.join(missing)}: expected contours in the CT's frame of reference, got them in another one"
+        raise CaseError(f"{message}; export the structure set that was drawn on this CT")
 
 
 def _require_on_grid(regions: Regions, grid: VoxelGrid) -> None:

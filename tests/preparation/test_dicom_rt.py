@@ -185,6 +185,27 @@ def test_a_missing_target_is_named_with_what_was_drawn(tmp_path):
     assert "'Boost'" in reason
 
 
+def test_a_target_in_another_frame_is_refused_for_its_frame(tmp_path):
+    [files] = write_dicom(tmp_path / "raw", [0]).values()
+
+    def change(dataset):
+        [region] = [item for item in dataset.StructureSetROISequence if item.ROIName == "PTV70"]
+        region.ReferencedFrameOfReferenceUID = "1.2.3"
+
+    edit(files["structures"], change)
+    [reason] = outcome_of(tmp_path / "raw", tmp_path).reasons
+    assert reason.startswith("PTV70: expected contours in the CT's frame of reference, got them in another one")
+
+
+def test_what_is_wrong_with_every_slice_is_said_once(tmp_path):
+    [files] = write_dicom(tmp_path / "raw", [0]).values()
+    slices = [path for name, path in files.items() if name.startswith("ct_")]
+    for path in slices:
+        edit(path, lambda dataset: dataset.__delattr__("RescaleIntercept"))
+    [reason] = outcome_of(tmp_path / "raw", tmp_path).reasons
+    assert reason.endswith(f" and {len(slices) - 1} other slices: expected RescaleIntercept, got none")
+
+
 def test_regions_under_other_names_are_united(tmp_path):
     case = planned(0)
     masks = dict(case.masks)
