@@ -23,6 +23,7 @@ ProtocolName: TypeAlias = Literal["prostate_sib"]
 PTV70_GY, PTV56_GY, PTV50_GY = 70.0, 56.0, 50.4
 _HOTTEST = 1.07  # of a target's own prescription
 _COVERED_PERCENT = 95.0
+_ROUNDING = 1e-6  # of a bound: 74.9 Gy is 74.9000015 in single precision
 _BOWEL_CC = 500.0  # the vector gives a volume of bowel as a fraction of this
 
 
@@ -125,10 +126,15 @@ class CheckedLimit:
 
     @property
     def margin(self) -> float | None:
-        """How far the value keeps away from the bound, in its unit; negative where the limit is violated."""
+        """How far the value keeps away from the bound, in its unit; negative where the limit is violated.
+
+        On the bound is what differs from it by no more than doses in single precision and sums of volumes are rounded.
+        """
         if self.value is None:
             return None
-        return self.value - self.limit.bound if self.limit.is_minimum else self.limit.bound - self.value
+        bound = self.limit.bound
+        margin = self.value - bound if self.limit.is_minimum else bound - self.value
+        return 0.0 if abs(margin) <= _ROUNDING * bound else margin
 
     @property
     def outcome(self) -> Outcome:

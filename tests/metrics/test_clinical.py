@@ -14,7 +14,7 @@ from medexp.metrics.clinical import (
     protocol_of,
     regions_of,
 )
-from medexp.metrics.dvh import dvh_of_mask
+from medexp.metrics.dvh import Dvh, dvh_of_mask
 
 PROTOCOL = PROTOCOLS["prostate_sib"]
 # One line per structure, as the clinic writes it.
@@ -74,6 +74,19 @@ def test_a_value_on_the_bound_is_kept_with_no_margin():
     maximum, volume = (outcome(checked, "Bladder", name) for name in ("dmax_gy", "v70gy_percent"))
     assert (maximum.value, maximum.margin, maximum.outcome) == (75.0, 0.0, "passed")
     assert (volume.value, volume.margin, volume.outcome) == (25.0, 0.0, "passed")
+
+
+def test_rounding_makes_no_violation_on_the_bound():
+    doses = np.full(1000, 10.0, np.float32)
+    doses[:150] = 70.0
+    rectum, target = Dvh(doses, 0.008, 1000), Dvh(np.full(10, 74.9, np.float32), 0.008, 10)
+    assert rectum.volume_percent_at_dose(70.0) > 15.0  # by the sum of its volumes
+    assert target.maximum_gy > 74.9  # in single precision
+    checked = check_limits({**everything_kept(), "Rectum": rectum, "PTV70": target}, PROTOCOL)
+    on_bound = outcome(checked, "Rectum", "v70gy_percent"), outcome(checked, "PTV70", "dmax_gy")
+    assert [(one.margin, one.outcome) for one in on_bound] == [(0.0, Outcome.PASSED)] * 2
+    above = check_limits({**everything_kept(), "PTV70": Dvh(np.full(10, 74.901, np.float32), 0.008, 10)}, PROTOCOL)
+    assert outcome(above, "PTV70", "dmax_gy").outcome is Outcome.VIOLATED
 
 
 def test_margins_are_in_the_limits_unit_and_negative_where_violated():
