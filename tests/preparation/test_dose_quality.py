@@ -9,7 +9,7 @@ from medexp.geometry.distances import signed_distance_mm
 from medexp.preparation.dose_quality import Losses, check_case
 from tests.synthetic.doses import small_case
 
-GOOD = Losses({"PTV70": 0.0, "Rectum": 0.05}, {"PTV70": 0.05, "Rectum": 0.0})
+GOOD = Losses({"PTV70": 0.0, "Rectum": 0.05}, {"PTV70": 0.01, "Rectum": 0.05})
 CRITICAL = {"dose_finite", "dose_not_negative", "truncation/PTV70", "truncation/Rectum", "dose_covers/PTV70"}
 
 
@@ -83,7 +83,7 @@ def test_nan_and_negative_dose_are_critical():
     ("losses", "expected"),
     [
         (Losses({"Bladder": 0.051}, {}), {"truncation/Bladder"}),
-        (Losses({}, {"PTV56": 0.06}), {"dose_covers/PTV56"}),
+        (Losses({}, {"PTV56": 0.02, "Rectum": 0.02}), {"dose_covers/PTV56"}),
         (Losses({}, {"Femur_L": 0.5}), {"dose_covers/Femur_L"}),
     ],
 )
