@@ -13,7 +13,7 @@ from torch.nn.functional import conv3d
 
 from medexp.errors import ConfigurationError
 from medexp.losses.structures import exact, inside_any, mean_of_all, mean_where, near_surface, organs_of, targets_of
-from medexp.types import Amount, DoseContract
+from medexp.types import Amount, DoseContract, Share
 
 
 class DoseLoss(nn.Module):
@@ -92,16 +92,20 @@ class SquaredError(nn.Module):
 
 
 class AbsoluteError(nn.Module):
-    """Mean absolute error, which OpenKBP's dose score is made of, and a penalty on negative dose.
+    """Weighted mean absolute error, which OpenKBP's dose score is made of, and a penalty on negative dose.
+
+    The slope of an absolute error does not fall with the error: where most of a patch is air, air would decide where a
+    network goes. Voxels without any planned dose may therefore count less.
 
     Args:
         contract: Not looked at; every term takes it.
         negative_dose_weight: Of the mean of negative dose.
+        no_dose_weight: Of a voxel without planned dose; one with dose weighs 1.
     """
 
-    def __init__(self, *, contract: DoseContract, negative_dose_weight: Amount) -> None:
+    def __init__(self, *, contract: DoseContract, negative_dose_weight: Amount, no_dose_weight: Share) -> None:
         super().__init__()
-        self.negative_dose_weight = negative_dose_weight
+        self.negative_dose_weight, self.no_dose_weight = negative_dose_weight, no_dose_weight
 
     def forward(
         self,
@@ -110,8 +114,9 @@ class AbsoluteError(nn.Module):
         image: Float[Tensor, "batch channel i j k"],
     ) -> Float[Tensor, ""]:
         """Return the loss."""
-        predicted = exact(prediction)
-        error = mean_of_all((predicted - exact(target)).abs())
+        predicted, planned = exact(prediction), exact(target)
+        weights = torch.where(planned > 0, 1.0, self.no_dose_weight).to(predicted.dtype)
+        error = (weights * (predicted - planned).abs()).sum() / weights.sum().clamp_min(1.0)
         return error + self.negative_dose_weight * mean_of_all((-predicted).relu())
 
 

@@ -22,7 +22,7 @@ from tests.losses.dose_setting import CONTRACT, image_of, mask_distances, random
 
 TERMS = {
     "mse": partial(SquaredError, negative_dose_weight=0.1),
-    "absolute": partial(AbsoluteError, negative_dose_weight=0.1),
+    "absolute": partial(AbsoluteError, negative_dose_weight=0.1, no_dose_weight=0.1),
     "gradient": GradientError,
     "dvh": partial(
         DvhError,
@@ -55,6 +55,14 @@ def left_half(size=(4, 4, 4)):
 def test_equal_doses_cost_nothing(name):
     _, target, image = random_case()
     assert term(name)(target, target, image).item() == 0.0
+
+
+def test_absolute_error_weighs_voxels_without_dose_less():
+    target = torch.tensor([0.0, 0.0, 1.0, 1.0]).view(1, 1, 4, 1, 1)
+    loss = AbsoluteError(contract=CONTRACT, negative_dose_weight=0.0, no_dose_weight=0.5)
+    assert loss(target + 0.3, target, image_of((4, 1, 1))).item() == pytest.approx(0.3)
+    only_air = torch.tensor([0.3, 0.3, 1.0, 1.0]).view(1, 1, 4, 1, 1)
+    assert loss(only_air, target, image_of((4, 1, 1))).item() == pytest.approx(0.3 * 1.0 / 3.0)
 
 
 @pytest.mark.parametrize("name", TERMS)
