@@ -106,7 +106,7 @@ def _missing_option(error: MissingConfigException, groups: Mapping[str, Sequence
 
 
 def _as_deep(name: str, names: Iterable[str]) -> list[str]:
-    """Return the names that lie as deep as this one: who writes `datset` does not mean `dataset/grid`."""
+    """Return the names that lie as deep as this one: a misspelt `dataset` does not mean `dataset/grid`."""
 
     def depth(one: str) -> tuple[int, int]:
         return one.count("."), one.count("/")

@@ -141,7 +141,11 @@ def score_dose(reference: DoseCase, prediction_gy: Float32[np.ndarray, "..."], s
 
 
 def _dvhs(dose_gy: Float32[np.ndarray, "i j k"], shares: Shares, spacing: tuple[float, float, float]) -> dict[str, Dvh]:
-    found = {name: dvh_of_mask(dose_gy, share, spacing) for name, share in shares.items()}
+    found = {
+        # Where it is known how much of a voxel lies inside, halves of voxels are nearer to the truth than whole ones.
+        name: dvh_of_mask(dose_gy, share, spacing, refine=2 if share.dtype == np.uint8 else 1)
+        for name, share in shares.items()
+    }
     return {name: dvh for name, dvh in found.items() if dvh is not None}
 
 

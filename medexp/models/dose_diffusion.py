@@ -118,6 +118,11 @@ class DoseDiffusion(Learning):
         self.scores = DoseValidation()
         self._take_phase(channels_last=channels_last, compile_network=compile)
 
+    @property
+    def sampling(self) -> dict[str, int]:
+        """How many steps a drawn volume takes, and from which noise it starts."""
+        return {"sampling_steps": self.sampler.num_steps, "noise_seed": self.noise_seed}
+
     def set_sampling(self, *, steps: int | None, seed: int | None) -> None:
         """Draw volumes in so many steps and from this seed's noise from now on; None leaves a value as it is."""
         self.sampler = self.sampler if steps is None else replace(self.sampler, num_steps=steps)

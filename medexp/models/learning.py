@@ -98,6 +98,11 @@ class Learning(LightningModule, ABC):
             tile: Size of the windows; None: that of the training patches.
         """
 
+    @property
+    def sampling(self) -> dict[str, int]:
+        """How a model draws samples; empty if it draws none."""
+        return {}
+
     def set_sampling(self, *, steps: int | None, seed: int | None) -> None:
         """Let a model that draws samples draw them so from now on; None leaves a value as it is.
 

@@ -117,9 +117,8 @@ def predict(
         "checkpoints": [member.checkpoint.sha256 for member in members],
         "overlap": window.overlap,
         "flips": flips,
-        "tile": None if tile is None else list(tile),
-        "sampling_steps": sampling_steps,
-        "noise_seed": noise_seed,
+        "tile": list(members[0].model.contract.patch_size if tile is None else tile),
+        **members[0].model.sampling,
     }
     write = writer_for(
         decision,
