@@ -168,7 +168,8 @@ def test_distances_are_negative_exactly_inside(case: StoredCase) -> None:
 def test_a_case_without_a_dose_has_inputs_all_the_same(planned: Path) -> None:
     unplanned = PreparedCohort.open(planned).case("patient6")
     inputs = reader().inputs(unplanned)
-    assert inputs.keys() == {IMAGE, CONSTRAINTS}
+    assert inputs.keys() == {IMAGE, CONSTRAINTS, POSSIBLE}
+    assert inputs[POSSIBLE].shape == unplanned.shape
     assert inputs[IMAGE].shape == (4, *unplanned.shape)
     assert inputs[CONSTRAINTS].tolist() == pytest.approx([6.0, *np.linspace(0.0, 1.0, 12)])
     with pytest.raises(ManifestError, match="patient6: expected a dose"):
