@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from medexp.inference.sliding_window import SlidingWindow
 from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
 from medexp.metrics.dose_validation import DoseValidation
 from medexp.models.curriculum import Phase
-from medexp.models.dose_targets import cases_of, count_case, dose_record, in_air
+from medexp.models.dose_targets import dose_record, in_air, validated
 from medexp.models.learning import Learning, Mode, build_network, loss_of
 from medexp.types import DoseContract, Index, Share
 
@@ -181,9 +182,7 @@ class DoseDiffusion(Learning):
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Draw whole volumes and count."""
-        prediction = torch.stack([self.infer(inputs, window=self.window) for inputs in cases_of(batch)])
-        count_case(self.scores, self.contract, prediction, batch)
-        return {"prediction": prediction}
+        return validated(partial(self.infer, window=self.window), batch, self.scores, self.contract)
 
 
 def _covered(window: SlidingWindow, volume: Surrounded, size: Sequence[int]) -> Bool[Tensor, "1 i j k"]:

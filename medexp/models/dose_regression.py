@@ -1,6 +1,7 @@
 """How a network learns to predict the dose of a plan from CT and structures, voxel by voxel."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
 from medexp.losses.doses import DoseLoss
 from medexp.metrics.dose_validation import DoseValidation
 from medexp.models.curriculum import Phase
-from medexp.models.dose_targets import cases_of, count_case, dose_record, in_air
+from medexp.models.dose_targets import dose_record, in_air, validated
 from medexp.models.learning import Learning, Mode, build_network, loss_of
 from medexp.types import DoseContract, Share
 
@@ -133,6 +134,4 @@ class DoseRegression(Learning):
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Predict whole volumes and count."""
-        prediction = torch.stack([self.infer(inputs, window=self.window) for inputs in cases_of(batch)])
-        count_case(self.scores, self.contract, prediction, batch)
-        return {"prediction": prediction}
+        return validated(partial(self.infer, window=self.window), batch, self.scores, self.contract)

@@ -1,9 +1,9 @@
 """What both kinds of dose models need: the contract in a checkpoint, air around a patient, errors of a batch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxtyping import Float
+import torch
 from torch import Tensor
 
 from medexp.errors import ConfigurationError
@@ -48,14 +48,16 @@ def cases_of(batch: Mapping[str, Any]) -> Iterator[dict[str, Tensor]]:
         yield {IMAGE: image, CONSTRAINTS: constraints, POSSIBLE: possible}
 
 
-def count_case(
+def validated(
+    infer: Callable[[Mapping[str, Tensor]], Tensor],
+    batch: Mapping[str, Any],
     scores: DoseValidation,
     contract: DoseContract,
-    prediction: Float[Tensor, "batch 1 i j k"],
-    batch: Mapping[str, Any],
-) -> None:
-    """Add the cases of a validated batch to the scores."""
+) -> dict[str, Tensor]:
+    """Predict a batch of whole volumes, add its cases to the scores and return what a validation step returns."""
+    prediction = torch.stack([infer(inputs) for inputs in cases_of(batch)])
     decision = Dose(contract.prescription_gy)
     for predicted, dose, possible, image in zip(prediction, batch[DOSE], batch[POSSIBLE], batch[IMAGE], strict=True):
         targets = {name: image[contract.channel_of(name)] < 0 for name in contract.targets}
         scores.add(decision.dose_gy(predicted), dose[0] * contract.prescription_gy, possible.bool(), targets)
+    return {"prediction": prediction}
