@@ -12,5 +12,7 @@ CASE: Final = "case"
 DOSE: Final = "dose"
 # Bool[Tensor, "batch i j k"] | where dose may be (OpenKBP), of whole volumes; everywhere where nothing is known
 POSSIBLE: Final = "possible"
+# Float[Tensor, "batch axis"] | voxel size in mm along i j k, of whole volumes
+SPACING: Final = "spacing"
 # Float[Tensor, "batch constraint"] | the protocol's limits, see `medexp.metrics.clinical`
 CONSTRAINTS: Final = "constraints"

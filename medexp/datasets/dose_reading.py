@@ -20,7 +20,7 @@ from medexp.datasets.mapped import MappedFiles, Slices, covers, filled, overlap
 from medexp.datasets.reading import Inputs
 from medexp.inference.dose_volumes import mirrored_channels
 from medexp.io.prepared import PreparedCohort, StoredCase
-from medexp.keys import CASE, CONSTRAINTS, DOSE, IMAGE, POSSIBLE
+from medexp.keys import CASE, CONSTRAINTS, DOSE, IMAGE, POSSIBLE, SPACING
 from medexp.sampling.order import SampleKey
 from medexp.sampling.patches import AUGMENTATION, POSITION, Positions, generator_of, moved_start
 from medexp.transforms.dose_augmentation import DoseAugmentation, DoseDraw
@@ -73,7 +73,8 @@ class DoseReader:
         dose = empty((1, *case.shape), np.float32)
         self._read_dose(case, dose, _Copied.whole(case.shape))
         inputs = {key: value[None] for key, value in self.inputs(case).items()}
-        return {**inputs, DOSE: dose[None], CASE: [case.case]}
+        spacing = torch.tensor([case.record["stored_spacing_mm"]], dtype=torch.float32)
+        return {**inputs, DOSE: dose[None], SPACING: spacing, CASE: [case.case]}
 
     def read_patch(
         self,

@@ -25,8 +25,8 @@ __all__ = ["Dvh", "dvh_of_contours", "dvh_of_mask", "dvh_points"]
 Mask: TypeAlias = Bool[np.ndarray, "a b c"] | UInt8[np.ndarray, "a b c"]  # its own axes: the check names both shapes
 
 _FULL, _HALF = 255, 128  # of a coverage
-# Of the end planes, in plane distances. Programs differ: Eclipse's volumes are those of 0.3, SlicerRT's of 0.4, CERR's of
-# 0.5. Where dose falls by 4 Gy per mm at an end, 0.5 makes D98 lower than all three; 0.45 is in their range everywhere.
+# Of the end planes, in plane distances. Programs differ: Eclipse's volumes are those of 0.3, SlicerRT's of 0.4, CERR's
+# of 0.5. Where dose falls by 4 Gy per mm at an end, 0.5 makes D98 lower than all three; 0.45 is always in their range.
 END_REACH = 0.45
 _NUM_SAMPLES = 300_000  # per structure: 0.3 mm for 10 cc, 1.5 mm for 1,000 cc
 

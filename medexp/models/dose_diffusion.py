@@ -21,7 +21,7 @@ from medexp.metrics.dose_validation import DoseValidation
 from medexp.models.curriculum import Phase
 from medexp.models.dose_targets import dose_record, in_air, validated
 from medexp.models.learning import Learning, Mode, build_network, loss_of
-from medexp.types import DoseContract, Index, Share
+from medexp.types import Count, DoseContract, Index, Share
 
 NOISY = "noisy_dose"  # the network's first channel
 
@@ -50,6 +50,7 @@ class DoseDiffusion(Learning):
         compile: Compile the network.
         channels_last: Keep channels innermost in memory.
         window: Covers whole volumes in validation.
+        gamma_proxy_subsample: In validation, judge every n-th voxel along each axis; None: no gamma.
         curriculum: The phases by name.
         monitor: The validation score that chooses the best checkpoint.
         monitor_mode: Whether less or more of it is better.
@@ -81,6 +82,7 @@ class DoseDiffusion(Learning):
         compile: bool,  # noqa: A002 - the configuration's word
         channels_last: bool,
         window: SlidingWindow,
+        gamma_proxy_subsample: Count | None,
         curriculum: Mapping[str, Phase],
         monitor: str,
         monitor_mode: Mode,
@@ -116,7 +118,7 @@ class DoseDiffusion(Learning):
                 further_inputs=(torch.zeros(1, dtype=torch.long), torch.zeros(1, contract.num_constraints)),
             )
         self.loss = loss_of(self.phase, loss)(schedule=schedule, scale=scale, prediction_type=prediction_type)
-        self.scores = DoseValidation()
+        self.scores = DoseValidation(gamma_proxy_subsample=gamma_proxy_subsample)
         self._take_phase(channels_last=channels_last, compile_network=compile)
 
     @property

@@ -18,7 +18,7 @@ from medexp.metrics.dose_validation import DoseValidation
 from medexp.models.curriculum import Phase
 from medexp.models.dose_targets import dose_record, in_air, validated
 from medexp.models.learning import Learning, Mode, build_network, loss_of
-from medexp.types import DoseContract, Share
+from medexp.types import Count, DoseContract, Share
 
 
 class DoseRegression(Learning):
@@ -40,6 +40,7 @@ class DoseRegression(Learning):
         compile: Compile the network.
         channels_last: Keep channels innermost in memory.
         window: Covers whole volumes in validation.
+        gamma_proxy_subsample: In validation, judge every n-th voxel along each axis; None: no gamma.
         curriculum: The phases by name.
         monitor: The validation score that chooses the best checkpoint.
         monitor_mode: Whether less or more of it is better.
@@ -67,6 +68,7 @@ class DoseRegression(Learning):
         compile: bool,  # noqa: A002 - the configuration's word
         channels_last: bool,
         window: SlidingWindow,
+        gamma_proxy_subsample: Count | None,
         curriculum: Mapping[str, Phase],
         monitor: str,
         monitor_mode: Mode,
@@ -94,7 +96,7 @@ class DoseRegression(Learning):
                 further_inputs=(torch.zeros(1, contract.num_constraints),),
             )
         self.loss = loss_of(self.phase, loss)(contract=contract)  # type: ignore[assignment] # a phase has any loss
-        self.scores = DoseValidation()
+        self.scores = DoseValidation(gamma_proxy_subsample=gamma_proxy_subsample)
         self._take_phase(channels_last=channels_last, compile_network=compile)
 
     def forward(

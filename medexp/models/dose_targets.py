@@ -9,7 +9,7 @@ from torch import Tensor
 from medexp.errors import ConfigurationError
 from medexp.inference.decisions import Dose
 from medexp.inference.sliding_window import SlidingWindow
-from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
+from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE, SPACING
 from medexp.metrics.dose_validation import DoseValidation
 from medexp.types import DoseContract
 
@@ -57,7 +57,9 @@ def validated(
     """Predict a batch of whole volumes, add its cases to the scores and return what a validation step returns."""
     prediction = torch.stack([infer(inputs) for inputs in cases_of(batch)])
     decision = Dose(contract.prescription_gy)
-    for predicted, dose, possible, image in zip(prediction, batch[DOSE], batch[POSSIBLE], batch[IMAGE], strict=True):
+    given = (batch[key] for key in (DOSE, POSSIBLE, IMAGE, SPACING))
+    for predicted, dose, possible, image, spacing in zip(prediction, *given, strict=True):
         targets = {name: image[contract.channel_of(name)] < 0 for name in contract.targets}
-        scores.add(decision.dose_gy(predicted), dose[0] * contract.prescription_gy, possible.bool(), targets)
+        reference_gy = dose[0] * contract.prescription_gy
+        scores.add(decision.dose_gy(predicted), reference_gy, possible.bool(), targets, spacing)
     return {"prediction": prediction}

@@ -131,15 +131,16 @@ def test_other_flips_are_refused(axes):
 
 
 def test_validation_error_is_in_gray_inside_what_may_be_dosed():
-    model = DoseRegression(**regression_settings(network=FromDistance))
+    model = DoseRegression(**regression_settings(network=FromDistance, gamma_proxy_subsample=2))
     data = batch()
-    data[DOSE] = (1.0 - data[IMAGE][:, 1:2].clamp(0, 1)) - 0.1
+    data[DOSE] = (1.0 - data[IMAGE][:, 1:2].clamp(0, 1)) + 0.1
     data[POSSIBLE][:, :4] = False
     data[DOSE][:, :, :4] = 5.0  # must not count
     trainer = fit(model, [batch()], [data], limit_train_batches=0.0)
     trainer.validate(model, DataLoader([data], batch_size=None), verbose=False)
     assert trainer.callback_metrics["val/mae_gy"].item() == pytest.approx(7.0, abs=1e-3)
     assert trainer.callback_metrics["val/cases/PTV70"].item() == 2
+    assert 0 <= trainer.callback_metrics["val/gamma_proxy_percent"].item() < 100
 
 
 def test_phase_may_have_a_loss_of_its_own():

@@ -10,7 +10,7 @@ from medexp.diffusion.samplers import Ddim
 from medexp.diffusion.scaling import DoseScale
 from medexp.diffusion.schedules import NoiseSchedule
 from medexp.inference.sliding_window import SlidingWindow
-from medexp.keys import CASE, CONSTRAINTS, DOSE, IMAGE, POSSIBLE
+from medexp.keys import CASE, CONSTRAINTS, DOSE, IMAGE, POSSIBLE, SPACING
 from medexp.losses.doses import DoseLoss, SquaredError
 from medexp.losses.weighting import FixedWeights
 from medexp.models.curriculum import Phase, constant
@@ -61,6 +61,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         "compile": False,
         "channels_last": False,
         "window": SlidingWindow(overlap=0.5, batch_size=1, skip_background=True),
+        "gamma_proxy_subsample": None,
         "monitor": "val/mae_gy",
         "monitor_mode": "min",
         "curriculum": {"stage_1": phase(), "stage_2": phase()},
@@ -99,6 +100,7 @@ def batch(size: tuple[int, int, int] = (SIZE, SIZE, SIZE), *, seed: int = 0) -> 
         IMAGE: torch.stack([image, image]),
         DOSE: torch.stack([dose, dose]),
         POSSIBLE: torch.ones((2, *size), dtype=torch.bool),
+        SPACING: torch.tensor([CONTRACT.plan.spacing_mm] * 2),
         CONSTRAINTS: torch.rand((2, 13), generator=generator),
         CASE: ["one", "two"],
     }
