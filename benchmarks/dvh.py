@@ -2,7 +2,8 @@
 
     python benchmarks/dvh.py
 
-Claim: all DVH points of eight structures on 300 x 300 x 150 voxels take less than 0.3 s, from masks or coverage.
+Claim: all DVH points of eight structures on 300 x 300 x 150 voxels take less than 0.3 s: from masks, from coverage, and
+from coverage with voxels divided for 300,000 samples, as `stage=evaluate` does.
 """
 
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medexp.metrics.dvh import dvh_of_mask, dvh_points
+from medexp.metrics.dvh import NUM_SAMPLES, dvh_of_mask, dvh_points
 
 SHAPE, SPACING_MM, REPEATS = (300, 300, 150), (1.17, 1.17, 2.5), 5
 PERCENTS, DOSES_GY = (98.0, 95.0, 50.0, 5.0, 2.0), (70.0, 60.0, 50.0, 45.0, 40.0)
@@ -52,8 +53,13 @@ def best_of(work: Callable[[], Any]) -> tuple[float, Any]:
     return min(times), result
 
 
-def points(dose_gy: np.ndarray, structures: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    found = {name: dvh_of_mask(dose_gy, structure, SPACING_MM) for name, structure in structures.items()}
+def points(
+    dose_gy: np.ndarray, structures: dict[str, np.ndarray], *, num_samples: int | None = None
+) -> dict[str, dict[str, float]]:
+    found = {
+        name: dvh_of_mask(dose_gy, structure, SPACING_MM, num_samples=num_samples)
+        for name, structure in structures.items()
+    }
     return {
         name: dvh_points(dvh, percents=PERCENTS, doses_gy=DOSES_GY) for name, dvh in found.items() if dvh is not None
     }
@@ -74,6 +80,7 @@ def main() -> None:
     eight = list(STRUCTURES)[:8]
     mask_s, ours = best_of(lambda: points(dose_gy, {name: masks[name] for name in eight}))
     share_s, _ = best_of(lambda: points(dose_gy, {name: coverage[name] for name in eight}))
+    fine_s, _ = best_of(lambda: points(dose_gy, {name: coverage[name] for name in eight}, num_samples=NUM_SAMPLES))
     body_s, body = best_of(lambda: points(dose_gy, {"Body": masks["Body"]}))
     plain_s, theirs = best_of(lambda: plain(dose_gy, {name: masks[name] for name in eight}))
     voxels = sum(int(masks[name].sum()) for name in eight)
@@ -81,8 +88,9 @@ def main() -> None:
     print(f"eight structures of {voxels} voxels on {SHAPE}, best of {REPEATS}")
     print(f"masks                {mask_s:6.3f} s   numpy {plain_s:.3f} s, its D95 at most {apart:.1e} Gy away")
     print(f"coverage             {share_s:6.3f} s")
+    print(f"coverage, divided    {fine_s:6.3f} s")
     print(f"a body of {int(masks['Body'].sum())}    {body_s:6.3f} s   {body['Body']['volume_cc']:.0f} cc")
-    worst = max(mask_s, share_s)
+    worst = max(mask_s, share_s, fine_s)
     print(f"claim: eight structures in < 0.3 s: {worst:.3f} s {'holds' if worst < 0.3 else 'FAILS'}")
     print(f"with the body as a ninth:           {worst + body_s:.3f} s")
 

@@ -39,7 +39,7 @@ class SampleLayer:
 def voxel_layers(
     shares: Float32[np.ndarray, "i j k"], origin: tuple[int, int, int], voxel_cc: float, *, refine: int
 ) -> Iterator[SampleLayer]:
-    """Divide voxels into `refine` cells along each axis, which share what the voxel holds.
+    """Divide voxels into `refine` cells along each axis, which share what the voxel holds; 1 leaves them whole.
 
     Args:
         shares: Of the voxels inside the structure, from 0 to 1.
@@ -51,15 +51,18 @@ def voxel_layers(
         first - 0.5 + (np.arange(refine * size) + 0.5) / refine
         for first, size in zip(origin, shares.shape, strict=True)
     )
-    pattern, cell_cc = evenly_spread(np.arange(len(i))[:, None], np.arange(len(j))), voxel_cc / refine**3
+    cell_cc = voxel_cc / refine**3
+    shifts_k = evenly_spread(np.arange(len(i))[:, None], np.arange(len(j))) / refine
     for number, middle in enumerate(k):
-        cells = shares[:, :, number // refine].repeat(refine, axis=0).repeat(refine, axis=1)
+        if number % refine == 0:  # layers of one slice of voxels
+            held_cc = shares[:, :, number // refine] * np.float32(cell_cc)
+            volumes_cc = held_cc.repeat(refine, axis=0).repeat(refine, axis=1)
         yield SampleLayer(
             i=i + evenly_spread(number, 0) / refine,
             j=j + evenly_spread(0, number) / refine,
             k=float(middle),
-            shifts_k=pattern / refine,
-            volumes_cc=cells * np.float32(cell_cc),
+            shifts_k=shifts_k,
+            volumes_cc=volumes_cc,
             cell_cc=cell_cc,
         )
 

@@ -15,7 +15,7 @@ from medexp.io.dose_case import DoseCase
 from medexp.metrics.clinical import CheckedLimits, Protocol, ProtocolName, check_limits, protocol_of, regions_of
 from medexp.metrics.dose_errors import dose_errors
 from medexp.metrics.dose_scores import CURVE_STEP_GY, PREDICTION, REFERENCE, WHOLE, DoseScores, DvhComparison, DvhCurves
-from medexp.metrics.dvh import Dvh, dvh_of_mask, dvh_points
+from medexp.metrics.dvh import NUM_SAMPLES, Dvh, dvh_of_mask, dvh_points
 from medexp.metrics.gamma import GammaCriteria, GammaSummary, gamma_map, summarize_gamma
 from medexp.metrics.openkbp import OARS, PatientScores, score_patient
 from medexp.types import Amount, Count, Positive
@@ -142,8 +142,8 @@ def score_dose(reference: DoseCase, prediction_gy: Float32[np.ndarray, "..."], s
 
 def _dvhs(dose_gy: Float32[np.ndarray, "i j k"], shares: Shares, spacing: tuple[float, float, float]) -> dict[str, Dvh]:
     found = {
-        # Where it is known how much of a voxel lies inside, halves of voxels are nearer to the truth than whole ones.
-        name: dvh_of_mask(dose_gy, share, spacing, refine=2 if share.dtype == np.uint8 else 1)
+        # Where it is known how much of a voxel lies inside, parts of voxels are nearer to the truth than whole ones.
+        name: dvh_of_mask(dose_gy, share, spacing, num_samples=NUM_SAMPLES if share.dtype == np.uint8 else None)
         for name, share in shares.items()
     }
     return {name: dvh for name, dvh in found.items() if dvh is not None}

@@ -11,7 +11,7 @@ from medexp.errors import CaseError, ConfigurationError, GridMismatchError
 from medexp.metrics.directions import is_higher_better
 from medexp.metrics.dose_scores import PREDICTION, REFERENCE, WHOLE
 from medexp.metrics.dose_scoring import score_dose
-from medexp.metrics.dvh import dvh_of_mask
+from medexp.metrics.dvh import NUM_SAMPLES, dvh_of_mask
 from medexp.metrics.gamma import gamma_map
 from tests.synthetic.doses import OPENKBP, small_case
 from tests.synthetic.scoring_doses import SCORING, predicted_dose
@@ -47,22 +47,24 @@ def test_a_criterion_that_stands_there_twice_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("case", "refine"), [(CASE, 2), (replace(CASE, coverage={}), 1)], ids=["coverage known", "masks only"]
+    ("case", "num_samples"),
+    [(CASE, NUM_SAMPLES), (replace(CASE, coverage={}), None)],
+    ids=["coverage known", "masks only"],
 )
-def test_points_of_dvhs_stand_on_both_sides(case, refine):
+def test_points_of_dvhs_stand_on_both_sides(case, num_samples):
     found = {(point.structure, point.metric): point for point in score_dose(case, DOSE, SCORING).dvh}
     shares = case.coverage or case.masks
     for structure in case.masks:
         point = found[structure, "d95_gy"]
         expected = [
-            dvh_of_mask(dose, shares[structure], case.spacing_mm, refine=refine).dose_at_volume_percent(95.0)
+            dvh_of_mask(dose, shares[structure], case.spacing_mm, num_samples=num_samples).dose_at_volume_percent(95.0)
             for dose in (case.dose_gy, DOSE)
         ]
         assert [point.reference, point.prediction] == pytest.approx(expected)
         assert point.difference == pytest.approx(expected[1] - expected[0])
-    covered = dvh_of_mask(case.dose_gy, shares["PTV70"], case.spacing_mm, refine=refine)
+    covered = dvh_of_mask(case.dose_gy, shares["PTV70"], case.spacing_mm, num_samples=num_samples)
     assert found["PTV70", "v95rx_percent"].reference == covered.volume_percent_at_dose(0.95 * 70.0)
-    assert refine == 2 or found["PTV70", "v95rx_percent"].reference == 100.0  # every voxel of the target is painted so
+    assert num_samples or found["PTV70", "v95rx_percent"].reference == 100.0  # every voxel of the target is painted so
     assert ("Rectum", "v95rx_percent") not in found
     assert found["Bowel", "v45gy_cc"].reference >= 0
 
@@ -87,7 +89,7 @@ def test_the_protocol_is_checked_on_both_sides(scores):
     assert set(scores.limits) == {REFERENCE, PREDICTION}
     maximum = {side: {one.structure: one.value for one in checked.limits if one.limit.name == "dmax_gy"}
                for side, checked in scores.limits.items()}  # fmt: skip
-    rectum = dvh_of_mask(DOSE, CASE.coverage["Rectum"], CASE.spacing_mm, refine=2)
+    rectum = dvh_of_mask(DOSE, CASE.coverage["Rectum"], CASE.spacing_mm, num_samples=NUM_SAMPLES)
     assert maximum[PREDICTION]["Rectum"] == pytest.approx(rectum.maximum_gy)
     assert maximum[REFERENCE]["PTV50.4"] is None
 

@@ -146,7 +146,7 @@ def test_a_dose_grid_that_does_not_cover_the_structure_is_refused_with_the_share
     contours = [square(1, 13, k) for k in (1.0, 2.0, 3.0)]
     dose = np.full((11, 20, 6), 5.0, dtype=np.float32)  # ends at 10.5: 2.5 of 12 mm are beyond
     with pytest.raises(CaseError, match=r"none for 0\.0\d+ of 0\.432 cc \(21 %\)"):
-        dvh_of_contours(dose, np.eye(4), contours)
+        dvh_of_contours(dose, np.eye(4), contours, end_reach=0.5)
     dvh = dvh_of_contours(dose, np.eye(4), contours, outside_gy=0.0)
     assert dvh is not None
     assert dvh.volume_percent_at_dose(5.0) == pytest.approx(100 * 9.5 / 12, abs=0.5)
@@ -168,12 +168,12 @@ def test_dvhs_leave_the_dose_as_it_was() -> None:
 
 def test_a_constant_dose_stays_constant_in_divided_voxels() -> None:
     mask = np.random.default_rng(0).random((6, 6, 6)) < 0.5
-    dvh = dvh_of_mask(np.full((6, 6, 6), 3.5, np.float32), mask, SPACING_MM, refine=2)
+    dvh = dvh_of_mask(np.full((6, 6, 6), 3.5, np.float32), mask, SPACING_MM, num_samples=1000)
     assert dvh is not None
     assert (dvh.minimum_gy, dvh.maximum_gy, dvh.num_voxels) == (3.5, 3.5, mask.sum())
     assert dvh.volume_cc == pytest.approx(0.01 * mask.sum())
 
 
 def test_voxels_cannot_be_divided_into_none() -> None:
-    with pytest.raises(CaseError, match="refine=0"):
-        dvh_of_mask(np.ones((3, 3, 3), np.float32), np.ones((3, 3, 3), bool), SPACING_MM, refine=0)
+    with pytest.raises(CaseError, match="num_samples=0"):
+        dvh_of_mask(np.ones((3, 3, 3), np.float32), np.ones((3, 3, 3), bool), SPACING_MM, num_samples=0)
