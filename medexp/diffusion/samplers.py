@@ -12,10 +12,11 @@ by one, so that fewer than T steps end in noise. With all T steps and nothing cl
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -26,25 +27,6 @@ from medexp.errors import ConfigurationError
 from medexp.types import Amount, Count
 
 Denoise = Callable[[Tensor, int], Tensor]
-
-
-class Sampler(Protocol):
-    """What turns noise into a volume."""
-
-    @property
-    def num_steps(self) -> int:
-        """Calls of the network."""
-
-    def __call__(
-        self,
-        denoise: Denoise,
-        noise: Float[Tensor, "batch *shape"],
-        *,
-        schedule: NoiseSchedule,
-        prediction_type: PredictionType,
-        generator: Generator | None = None,
-    ) -> Float[Tensor, "batch *shape"]:
-        """Return the volume."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +41,65 @@ class _Level:
 _CLEAN = _Level(None, 1.0, 0.0)
 
 
+class Sampler(ABC):
+    """What turns noise into a volume, step by step.
+
+    Attributes:
+        num_steps: Calls of the network.
+        clip: Least and largest value of a clean volume, in the network's scale; None: not clipped.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
+    """
+
+    num_steps: Count
+    clip: Sequence[float] | None
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ConfigurationError(f"sampler.num_steps: expected at least 1, got {self.num_steps}")
+        if self.clip is not None and (len(self.clip) != 2 or self.clip[0] >= self.clip[1]):
+            found = list(self.clip)
+            raise ConfigurationError(f"sampler.clip: expected the least and the largest value, got {found}")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        denoise: Denoise,
+        noise: Float[Tensor, "batch *shape"],
+        *,
+        schedule: NoiseSchedule,
+        prediction_type: PredictionType,
+        generator: Generator | None = None,
+    ) -> Float[Tensor, "batch *shape"]:
+        """Return the volume that `noise` becomes; a sampler that adds noise on the way needs `generator`.
+
+        Raises:
+            ConfigurationError: More steps than timesteps, or no generator.
+        """
+        noisy = noise
+        for now, then in _ways(schedule, self.num_steps):
+            assert now.timestep is not None
+            prediction = denoise(noisy, now.timestep).to(noisy.dtype)
+            denoised = denoised_of(prediction, noisy, now.signal, now.spread, prediction_type=prediction_type)
+            clipped = denoised if self.clip is None else denoised.clamp(*self.clip)
+            noisy = self._step(noisy, clipped, now, then, generator)
+        return noisy
+
+    @abstractmethod
+    def _step(
+        self,
+        noisy: Float[Tensor, "batch *shape"],
+        denoised: Float[Tensor, "batch *shape"],
+        now: _Level,
+        then: _Level,
+        generator: Generator | None,
+    ) -> Float[Tensor, "batch *shape"]:
+        """Return the less noisy volume, given the noisy one and what the network takes for the clean one."""
+
+
 @dataclass(frozen=True)
-class Ddim:
+class Ddim(Sampler):
     """Denoising diffusion implicit models: few steps, without noise on the way unless `eta` asks for it.
 
     Attributes:
@@ -80,38 +119,26 @@ class Ddim:
     clip: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        _check(self.num_steps, self.clip)
+        super().__post_init__()
         if not 0 <= self.eta <= 1:
             raise ConfigurationError(f"sampler.eta: expected 0 (deterministic) to 1 (as DDPM), got {self.eta}")
 
-    @torch.no_grad()
-    def __call__(
+    def _step(
         self,
-        denoise: Denoise,
-        noise: Float[Tensor, "batch *shape"],
-        *,
-        schedule: NoiseSchedule,
-        prediction_type: PredictionType,
-        generator: Generator | None = None,
+        noisy: Float[Tensor, "batch *shape"],
+        denoised: Float[Tensor, "batch *shape"],
+        now: _Level,
+        then: _Level,
+        generator: Generator | None,
     ) -> Float[Tensor, "batch *shape"]:
-        """Return the volume that `noise` becomes; `generator` is needed where `eta` is not 0.
-
-        Raises:
-            ConfigurationError: More steps than timesteps, or no generator.
-        """
-        noisy = noise
-        for now, then in _ways(schedule, self.num_steps):
-            denoised = _denoised(denoise, noisy, now, prediction_type, self.clip)
-            direction = (noisy - now.signal * denoised) / now.spread
-            sigma = self.eta * math.sqrt(_posterior_variance(now, then))
-            noisy = then.signal * denoised + math.sqrt(max(then.spread**2 - sigma**2, 0.0)) * direction
-            if sigma > 0:
-                noisy = noisy + sigma * draw_noise(noisy, generator)
-        return noisy
+        direction = (noisy - now.signal * denoised) / now.spread
+        sigma = self.eta * math.sqrt(_posterior_variance(now, then))
+        less = then.signal * denoised + math.sqrt(max(then.spread**2 - sigma**2, 0.0)) * direction
+        return less + sigma * draw_noise(less, generator) if sigma > 0 else less
 
 
 @dataclass(frozen=True)
-class Ddpm:
+class Ddpm(Sampler):
     """Denoising diffusion probabilistic models: ancestral sampling, noise at every step but the last.
 
     Attributes:
@@ -131,34 +158,21 @@ class Ddpm:
     variance: Literal["small", "large"] = "small"
     clip: Sequence[float] | None = None
 
-    def __post_init__(self) -> None:
-        _check(self.num_steps, self.clip)
-
-    @torch.no_grad()
-    def __call__(
+    def _step(
         self,
-        denoise: Denoise,
-        noise: Float[Tensor, "batch *shape"],
-        *,
-        schedule: NoiseSchedule,
-        prediction_type: PredictionType,
-        generator: Generator | None = None,
+        noisy: Float[Tensor, "batch *shape"],
+        denoised: Float[Tensor, "batch *shape"],
+        now: _Level,
+        then: _Level,
+        generator: Generator | None,
     ) -> Float[Tensor, "batch *shape"]:
-        """Return the volume that `noise` becomes.
-
-        Raises:
-            ConfigurationError: More steps than timesteps, or no generator.
-        """
-        noisy = noise
-        for now, then in _ways(schedule, self.num_steps):
-            denoised = _denoised(denoise, noisy, now, prediction_type, self.clip)
-            kept = now.signal / then.signal  # of the signal, by the forward step
-            beta = 1 - kept**2
-            noisy = (then.signal * beta * denoised + kept * then.spread**2 * noisy) / now.spread**2
-            if then.timestep is not None:
-                variance = _posterior_variance(now, then) if self.variance == "small" else beta
-                noisy = noisy + math.sqrt(variance) * draw_noise(noisy, generator)
-        return noisy
+        kept = now.signal / then.signal  # of the signal, by the forward step
+        beta = 1 - kept**2
+        less = (then.signal * beta * denoised + kept * then.spread**2 * noisy) / now.spread**2
+        if then.timestep is None:
+            return less
+        variance = _posterior_variance(now, then) if self.variance == "small" else beta
+        return less + math.sqrt(variance) * draw_noise(less, generator)
 
 
 def spaced_timesteps(num_timesteps: int, num_steps: int) -> tuple[int, ...]:
@@ -195,26 +209,6 @@ def _ways(schedule: NoiseSchedule, num_steps: int) -> Iterator[tuple[_Level, _Le
     return pairwise([*levels, _CLEAN])
 
 
-def _denoised(
-    denoise: Denoise,
-    noisy: Float[Tensor, "batch *shape"],
-    now: _Level,
-    prediction_type: PredictionType,
-    clip: Sequence[float] | None,
-) -> Float[Tensor, "batch *shape"]:
-    assert now.timestep is not None
-    prediction = denoise(noisy, now.timestep).to(noisy.dtype)
-    denoised = denoised_of(prediction, noisy, now.signal, now.spread, prediction_type=prediction_type)
-    return denoised if clip is None else denoised.clamp(*clip)
-
-
 def _posterior_variance(now: _Level, then: _Level) -> float:
     """Return the variance of the less noisy volume, given the noisier and the clean one."""
     return (then.spread / now.spread) ** 2 * (1 - (now.signal / then.signal) ** 2)
-
-
-def _check(num_steps: int, clip: Sequence[float] | None) -> None:
-    if num_steps < 1:
-        raise ConfigurationError(f"sampler.num_steps: expected at least 1, got {num_steps}")
-    if clip is not None and (len(clip) != 2 or clip[0] >= clip[1]):
-        raise ConfigurationError(f"sampler.clip: expected the least and the largest value, got {list(clip)}")

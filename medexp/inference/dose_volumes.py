@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from medexp.errors import ConfigurationError
 from medexp.inference.ensembling import average
+from medexp.inference.sliding_window import SlidingWindow
 from medexp.transforms.dose_augmentation import LEFT_RIGHT
 from medexp.transforms.doses import AIR, FAR
 from medexp.types import DoseContract
@@ -51,6 +52,37 @@ class Surrounded:
     def cut(self, dose: Float[Tensor, "1 i j k"], possible: Bool[Tensor, "i2 j2 k2"]) -> Float[Tensor, "1 i2 j2 k2"]:
         """Return the part of a dose that belongs to the volume itself, 0 where no dose may be."""
         return dose[self.inside].where(possible[None], 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Covering:
+    """How windows cover one volume, and its mirror image if that is asked for.
+
+    Attributes:
+        volume: With its surroundings.
+        window: Covers it.
+        size: Of the windows.
+        flip_axes: Average the network over the copies that are mirrored along these axes.
+        channels: The network's, in the order that they have in a mirror.
+    """
+
+    volume: Surrounded
+    window: SlidingWindow
+    size: tuple[int, ...]
+    flip_axes: tuple[int, ...]
+    channels: tuple[int, ...]
+
+    def run(self, network: NetworkFunction, image: Float[Tensor, "channel i j k"]) -> Float[Tensor, "output i j k"]:
+        """Return what the network says of an image on the volume's grid."""
+        mirrored = average_mirrored(network, self.flip_axes, self.channels)
+        return self.window(mirrored, image, patch_size=self.size, foreground=self.volume.sought)
+
+    def reached(self) -> Bool[Tensor, "1 i j k"]:
+        """Return the voxels of the windows that are run."""
+        image = self.volume.image[:1]
+        if not self.window.skip_background:
+            return torch.ones_like(image, dtype=torch.bool)
+        return self.window(torch.ones_like, image, patch_size=self.size, foreground=self.volume.sought) > 0.5
 
 
 def mirrored_channels(contract: DoseContract, *, leading: int = 0) -> list[int]:

@@ -17,8 +17,8 @@ from medexp.keys import CONSTRAINTS, DOSE, IMAGE, POSSIBLE
 from medexp.losses.doses import AsymmetricTargetError, DoseLoss, SquaredError
 from medexp.losses.weighting import FixedWeights, UncertaintyWeights
 from medexp.models.dose_diffusion import DoseDiffusion
+from medexp.models.dose_learning import cases_of
 from medexp.models.dose_regression import DoseRegression
-from medexp.models.dose_targets import cases_of
 from medexp.networks.pretrained import load_all
 from medexp.networks.weights import read_weights
 from medexp.transforms.doses import AIR, FAR
