@@ -207,7 +207,7 @@ def check_sides(size: Sequence[int]) -> None:
     """
     if any(side % step for side, step in zip(size, TOTAL_STRIDE, strict=True)):
         raise ConfigurationError(
-            f"dataset.patch_size: expected multiples of {TOTAL_STRIDE}, the network's total stride, "
+            f"dataset.patch_size (or predict.tile): expected multiples of {TOTAL_STRIDE}, the network's total stride, "
             f"got {tuple(size)}: round the patch up"
         )
 
