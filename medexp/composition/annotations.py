@@ -89,6 +89,19 @@ def alternatives(annotation: ast.expr, scope: Module | None, *, hops: int = 0) -
             yield from alternatives(item, scope, hops=hops)
 
 
+def element_annotation(annotation: ast.expr | None) -> ast.expr | None:
+    """Return the annotation of a list's elements, where it says one for all of them."""
+    if isinstance(annotation, ast.BinOp):
+        return element_annotation(annotation.left) or element_annotation(annotation.right)
+    if not isinstance(annotation, ast.Subscript):
+        return None
+    name, inner = _last(annotation.value), _arguments(annotation)
+    if name == "Optional":
+        return element_annotation(inner[0])
+    is_fixed = name in ("tuple", "Tuple") and len(inner) > 1 and ast.unparse(inner[1]) != "..."
+    return inner[0] if name in _LISTS and not is_fixed else None
+
+
 def choices(annotation: ast.expr | None, scope: Module | None = None) -> list[str]:
     """Return the words that a `Literal` offers."""
     listed = [] if annotation is None else list(alternatives(annotation, scope))

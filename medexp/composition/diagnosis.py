@@ -54,8 +54,7 @@ def explained(
         return ConfigurationError(f"{choice.input_line}: expected one of {names}, got null")
     absent = _NOT_THERE.search(text)
     if absent and is_addable:
-        key = absent["key"]
-        return UnknownOptionError(f"{key}: exists, but no file sets it here; add it with +{key}=...")
+        return _addable_key(absent["key"], shipped)
     if absent:
         return _absent_key(absent["key"], groups, shipped)
     present = _IS_THERE.search(text)
@@ -92,6 +91,14 @@ def _absent_key(key: str, groups: Mapping[str, Sequence[Option]], shipped: Shipp
     if name in groups:
         return ConfigurationError(f"{key}: nothing chooses this group here; add it with +{key}=<option>")
     return unknown_key(name, groups, shipped)
+
+
+def _addable_key(key: str, shipped: Shipped) -> ConfigurationError:
+    """Return the error for a key that a mapping with free names may have, but does not."""
+    *parent, last = key.split(".")
+    near = [".".join([*parent, name]) for name in nearest(last, shipped.keys.get(tuple(parent), ()))]
+    hint = f"did you mean {' or '.join(near)}? To add it all the same, write" if near else "add it with"
+    return UnknownOptionError(f"{key}: exists, but no file sets it here; {hint} +{key}=...")
 
 
 def _missing_option(error: MissingConfigException, groups: Mapping[str, Sequence[Option]]) -> UnknownOptionError:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from medexp.composition.annotations import alternatives, choices, is_instance
+from medexp.composition.annotations import alternatives, choices, element_annotation, is_instance
 from medexp.composition.limits import limits_of
 from medexp.composition.resolution import Unresolved
 from medexp.composition.shipped import KeyPath, Shipped
@@ -22,6 +22,12 @@ def disagreement_with_annotation(value: Any, parameter: Parameter) -> str | None
     if value is None and isinstance(parameter.default, ast.Constant) and parameter.default.value is None:
         return None  # `argument: int = None`, as older code writes it
     assert parameter.annotation is not None
+    element = element_annotation(parameter.annotation)
+    if isinstance(value, list | tuple) and element is not None:
+        wrong = [item for item in value if is_instance(item, element, parameter.scope) is False]
+        if wrong:
+            one = Parameter(parameter.name, element, None, parameter.scope)
+            return f"{disagreement_with_annotation(wrong[0], one)} in the list"
     near = nearest(value, choices(parameter.annotation, parameter.scope)) if isinstance(value, str) else []
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"expected {in_words(parameter.annotation, parameter.scope)}, got {described(value)}{hint}"

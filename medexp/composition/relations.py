@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from medexp.errors import ConfigurationError
-from medexp.suggestions import nearest
+from medexp.suggestions import did_you_mean, nearest
 
 # What may stand for files, and the words that are no folder.
 _FOLDERS: dict[str, tuple[str, ...]] = {
@@ -32,6 +32,7 @@ def require_relations(config: DictConfig) -> None:
         ConfigurationError: Names the key and what would fit.
     """
     require_folds_exist(config)
+    _require_structures(config)
     _require_predicted_stage(config)
     _require_packages(config)
     _require_no_fetching(config)
@@ -74,6 +75,18 @@ def num_folds(config: DictConfig) -> tuple[int | None, str]:
     except (OSError, ValueError):
         folds = None
     return (len(folds) if isinstance(folds, list) else None), "dataset.splits_file"
+
+
+def _require_structures(config: DictConfig) -> None:
+    """Refuse names that are none of the dataset's structures, before its files are read."""
+    structures = _selected(config, "dataset.structures")
+    if not isinstance(structures, list):
+        return
+    for key in ("dataset.required", "dataset.targets", "dataset.aliases"):
+        for name in map(str, _selected(config, key) or ()):
+            if name not in structures:
+                hint = did_you_mean(name, map(str, structures))
+                raise ConfigurationError(f"{key}: expected names of dataset.structures, got {name}; {hint}")
 
 
 def _require_predicted_stage(config: DictConfig) -> None:

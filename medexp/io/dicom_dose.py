@@ -25,6 +25,7 @@ class RtDose:
 
     dose_gy: Float32[np.ndarray, "i j k"]
     affine: Float64[np.ndarray, "4 4"]
+    frame_of_reference_uid: str
 
 
 def summed_dose(files: Sequence[RawFile]) -> RtDose:
@@ -41,7 +42,7 @@ def summed_dose(files: Sequence[RawFile]) -> RtDose:
             message = f"{file.path}: expected the grid of the other beams' doses {total.shape}, got another one"
             raise CaseError(f"{message} {other.dose_gy.shape}; export the dose of the plan instead")
         total = total + other.dose_gy
-    return RtDose(total, first.affine)
+    return RtDose(total, first.affine, first.frame_of_reference_uid)
 
 
 def dose_of(file: RawFile) -> RtDose:
@@ -73,7 +74,8 @@ def _dose(file: RawFile) -> RtDose:
     dose = np.multiply(stored, np.float32(scaling), dtype=np.float32, casting="same_kind")
     if not np.array_equal(order, np.arange(order.size)):
         dose = dose[order]
-    return RtDose(dose.transpose(2, 1, 0), plane.affine(float(positions[0]), distance))
+    frame_uid = text(head, "FrameOfReferenceUID")
+    return RtDose(dose.transpose(2, 1, 0), plane.affine(float(positions[0]), distance), frame_uid)
 
 
 def _scaling(head: "Dataset") -> float:

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -29,11 +29,15 @@ _LISTED = 20
 
 @dataclass(frozen=True, eq=False)
 class ReadDose:
-    """A dose and, where the file says it, where its voxels are; what a person should know about the file."""
+    """A dose and, where the file says it, where its voxels are; what a person should know about the file.
+
+    Of an RTDOSE the world of `affine` is that of its frame of reference; other formats have no name for it.
+    """
 
     dose_gy: Float32[np.ndarray, "i j k"]
     affine: Float64[np.ndarray, "4 4"] | None
     warnings: tuple[str, ...] = ()
+    frame_of_reference_uid: str = ""
 
 
 def predicted_doses(folder: Path, *, key: str) -> dict[str, Path]:
@@ -142,9 +146,11 @@ def read_dose(path: Path) -> ReadDose:
 
         return ReadDose(read_sparse(path), None)
     if ending == ".dcm":
-        from medexp.io.dicom_rt import read_rtdose
+        from medexp.io.dicom_dose import dose_of
+        from medexp.io.nifti import read_file
 
-        return ReadDose(*read_rtdose(path))
+        dose = dose_of(read_file(path))
+        return ReadDose(dose.dose_gy, dose.affine, frame_of_reference_uid=dose.frame_of_reference_uid)
     if ending == ".npz":
         from medexp.io.dose_metadata import default_affine
         from medexp.io.dose_prediction_npz import read_prediction_npz
@@ -178,4 +184,4 @@ def turned_to(dose: ReadDose, affine: Float64[np.ndarray, "4 4"]) -> ReadDose:
             matrix[own[world], 3] = dose.dose_gy.shape[own[world]] - 1.0
             backwards.append(other[world])
     turned: Shaped[np.ndarray, "i j k"] = np.flip(dose.dose_gy.transpose(order), tuple(backwards))
-    return ReadDose(np.ascontiguousarray(turned), dose.affine @ matrix, dose.warnings)
+    return replace(dose, dose_gy=np.ascontiguousarray(turned), affine=dose.affine @ matrix)

@@ -14,7 +14,11 @@ from medexp.io.dose_units import CLIP_HU, NORMALIZED, CtUnit
 from medexp.runs.files import without_nan
 
 MAX_BYTES = 64 << 20  # of the text, four bytes a character
+_FORMAT: Final = "medexp dose"
 _VERSION = 1
+_AXES: Final = ["y", "x", "z"]
+_SAME_SPACING_MM = 1e-3
+_SHEAR = 1e-3  # cosine between two axes
 _DEFAULT_SPACING_MM: Final = (1.0, 1.0, 2.0)  # of the fixed grid that the first files were made on
 _SPACING_KEYS = ("voxel_spacing_mm", "target_spacing_mm")
 
@@ -45,7 +49,7 @@ class DoseMetadata:
 
     def to_array(self, *, distance_clip_mm: float | None = None) -> Shaped[np.ndarray, ""]:
         """Return the JSON text as an array that `numpy.load` reads without pickle."""
-        record: dict[str, Any] = {"format": "medexp dose", "version": _VERSION, "axes": ["y", "x", "z"]}
+        record: dict[str, Any] = {"format": _FORMAT, "version": _VERSION, "axes": _AXES}
         if self.structures is not None:
             record |= {"structures": list(self.structures), "coverage": list(self.coverage)}
         if self.affine is not None:
@@ -93,6 +97,7 @@ def parsed(record: Mapping[str, Any]) -> DoseMetadata:
     Raises:
         CaseError: An entry is of another kind than its name promises; the message does not name the file.
     """
+    _require_understood(record)
     try:
         return DoseMetadata(
             structures=_names(record["structures"]) if "structures" in record else None,
@@ -113,18 +118,40 @@ def default_affine() -> Float64[np.ndarray, "4 4"]:
     return _lps(_DEFAULT_SPACING_MM)
 
 
+def _require_understood(record: Mapping[str, Any]) -> None:
+    """Refuse what a later version of medexp may mean otherwise."""
+    if record.get("format") != _FORMAT:
+        return
+    version, axes = record.get("version", _VERSION), record.get("axes", _AXES)
+    if version != _VERSION:
+        raise CaseError(f"expected version {_VERSION}, got {version!r}; write it with this version of medexp")
+    if axes != _AXES:
+        raise CaseError(f"expected axes {_AXES}, got {axes!r}; turn the arrays")
+
+
 def _affine(record: Mapping[str, Any]) -> Float64[np.ndarray, "4 4"] | None:
+    given = _spacing(record)
     if "ras_mm_from_xyz" in record:
         affine = np.array(record["ras_mm_from_xyz"], np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or affine[3].tolist() != [0.0, 0.0, 0.0, 1.0]:
             raise ValueError("ras_mm_from_xyz is no affine")
         if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise ValueError("ras_mm_from_xyz cannot be inverted")
+        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        if np.abs(axes.T @ axes - np.eye(3)).max() > _SHEAR:
+            raise ValueError("the axes of ras_mm_from_xyz are not at right angles")
+        if given is not None and np.abs(np.array(spacing_mm(affine)) - given).max() > _SAME_SPACING_MM:
+            raise ValueError(f"ras_mm_from_xyz and voxel sizes of {given} mm along x, y, z contradict each other")
         return affine
+    return None if given is None else _lps(given)
+
+
+def _spacing(record: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Return the voxel size along x, y, z."""
     for key in _SPACING_KEYS:
         if key in record:
             y, x, z = (_positive(size) for size in record[key])
-            return _lps((x, y, z))
+            return (x, y, z)
     return None
 
 

@@ -16,7 +16,8 @@ PRESCRIPTION_GY: Final = 70.0  # of the protocol, where a file does not say it
 _SLACK = 1e-3
 _LEAST_NORMALIZED = OFFSET + CLIP_HU[0] / SCALE_HU  # 0.25, air
 _LARGEST_FRACTION = 1.6  # of the prescription: beyond any plan that passes its checks
-_LEAST_GRAY = 20.0  # a plan whose maximum is below is told apart from fractions by no rule
+# A plan whose maximum is below is told apart from fractions by no rule, one beyond the other from percent or cGy.
+_GRAY = (20.0, 95.0)
 _HU = (-33000.0, 33000.0)
 
 
@@ -70,12 +71,14 @@ def guessed_dose_unit(largest: float, *, prescription_gy: float) -> tuple[float,
     """Return what 1.0 means in gray for a dose whose file does not tell, from its maximum, with a warning.
 
     Raises:
-        CaseError: The maximum could be a fraction of the prescription as well as gray.
+        CaseError: The maximum could be a fraction of the prescription, percent of it or cGy as well as gray.
     """
     if largest <= _LARGEST_FRACTION:
         message = f"fractions of {prescription_gy:g} Gy are assumed from its maximum {largest:.3g}"
         return prescription_gy, f"the file does not tell the dose's unit: {message}"
-    if largest >= _LEAST_GRAY:
+    if _GRAY[0] <= largest < _GRAY[1]:
         return 1.0, f"the file does not tell the dose's unit: Gy is assumed from its maximum {largest:.3g}"
-    message = f"expected fractions of the prescription or Gy, got a maximum of {largest:.3g} that tells neither"
-    raise CaseError(f"{message}; say the dose's unit in JSON metadata")
+    expected = f"fractions of the prescription (up to {_LARGEST_FRACTION:g}) or Gy ({_GRAY[0]:g} to {_GRAY[1]:g})"
+    doubt = "may be percent or cGy" if largest >= _GRAY[1] else "tells neither"
+    message = f"expected a maximum of {expected} from a file that does not tell its dose's unit"
+    raise CaseError(f"{message}, got {largest:.4g}, which {doubt}; say the unit in JSON metadata")

@@ -102,8 +102,8 @@ class UNet(nn.Module):
     def _check_size(self, size: Sequence[int]) -> None:
         if any(side % step for side, step in zip(size, self.total_stride, strict=True)):
             raise ConfigurationError(
-                f"dataset.patch_size (or predict.tile): expected multiples of {self.total_stride}, the network's total stride, "
-                f"got {tuple(size)}: round the patch up, or take the plan's (dataset.patch_size=null)"
+                f"dataset.patch_size (or predict.tile): expected multiples of {self.total_stride}, the network's total "
+                f"stride, got {tuple(size)}: round the patch up, or take the plan's (dataset.patch_size=null)"
             )
 
 

@@ -18,6 +18,7 @@ from medexp.preparation.structure_names import is_target
 
 LEAST_D95_SHARE = 64.0 / 70.0  # of the prescription
 HIGHEST_SHARE = 1.5
+IMPOSSIBLE_SHARE = 3.0  # from here on it is not Gy, whatever the file says
 MEAN_SHARES = (0.85, 1.15)
 MOST_TRUNCATED = MOST_UNCOVERED = MOST_WITHOUT_DOSE = 0.05
 MOST_UNCOVERED_TARGET = 0.01  # what lies beyond the RTDOSE has no dose, and moves a target's D98
@@ -121,13 +122,14 @@ def _has_target(case: DoseCase) -> Flag:
 def _of_dose(dose_gy: Float32[np.ndarray, "i j k"], prescription_gy: float) -> list[Flag]:
     num_bad = float(dose_gy.size - np.count_nonzero(np.isfinite(dose_gy)))
     low, high = float(dose_gy.min()), float(dose_gy.max())
-    limit = HIGHEST_SHARE * prescription_gy
+    limit, is_impossible = HIGHEST_SHARE * prescription_gy, high >= IMPOSSIBLE_SHARE * prescription_gy
+    highest = f"expected less than {limit:.1f} Gy, got {high:.1f} Gy{'; is it in cGy?' if is_impossible else ''}"
     negative = f"expected no negative dose, got down to {low:.3f} Gy"
     infinite = f"expected a finite dose, got {num_bad:,.0f} voxels that are NaN or infinite"
     return [
         _flag("dose_finite", not num_bad, num_bad, infinite, is_critical=True),
         _flag("dose_not_negative", not low < 0.0, low, negative, is_critical=True),
-        _flag("dose_maximum", not high >= limit, high, f"expected less than {limit:.1f} Gy, got {high:.1f} Gy"),
+        _flag("dose_maximum", not high >= limit, high, highest, is_critical=is_impossible),
     ]
 
 

@@ -63,7 +63,11 @@ def score_dose_pair(pair: Pair, scoring: DoseScoring, threads: int) -> ScoredDos
 
 
 def _grid_difference(prediction: ReadDose, reference: DoseCase) -> str | None:
-    shape = prediction.dose_gy.shape
+    """Return how the prediction's voxels lie elsewhere than the reference's, None if they do not."""
+    shape, own = prediction.dose_gy.shape, prediction.frame_of_reference_uid
+    theirs = reference.metadata.get("references", {}).get("frame_of_reference_uid", "")
+    if own and theirs and own != theirs:
+        return "an RTDOSE in another frame of reference than the patient's CT"
     if prediction.affine is None:
         return None if shape == reference.shape else f"shapes {shape} and {reference.shape}"
     return frame_difference((shape, prediction.affine), (reference.shape, reference.affine))

@@ -26,11 +26,35 @@ def refusal(*overrides: str) -> str:
         ("predict.source=validaton", "got 'validaton'; did you mean validation?"),
         ("predict.source=/no/such/folder", "an existing folder, got '/no/such/folder'; check the path"),
         ("evaluate.predictions=/no/such/folder", "evaluate.predictions: expected one of null, an existing folder"),
+        (
+            "dataset.required=[PTV7]",
+            "dataset.required: expected names of dataset.structures, got PTV7; did you mean PTV70",
+        ),
+        (
+            "+dataset.targets.PTV6=60",
+            "dataset.targets: expected names of dataset.structures, got PTV6; did you mean PTV",
+        ),
+        ("+dataset.aliases.Rectm=[a]", "got Rectm; did you mean Rectum?"),
         ("evaluate.references=/no/such/folder", "evaluate.references: expected one of null, an existing folder"),
     ],
 )
 def test_what_is_not_there_is_refused_with_what_is(override, message):
-    assert message in refusal("stage=prepare", override)
+    data = ["dataset=vmat"] if "dataset." in override else []
+    assert message in refusal("stage=prepare", *data, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.aliases.Rectm=[a]", "did you mean dataset.aliases.Rectum? To add it all the same, write +dataset.al"),
+        (
+            "predict.dose_formats=[npz,rtdos]",
+            "expected npz, nifti or rtdose, got 'rtdos' (text); did you mean rtdose? in",
+        ),
+    ],
+)
+def test_a_slip_in_a_name_of_free_choice_or_in_a_list_gets_the_nearest(override, message):
+    assert message in refusal("dataset=vmat", "stage=prepare", override)
 
 
 def test_the_last_fold_passes():

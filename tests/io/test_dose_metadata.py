@@ -38,6 +38,19 @@ def test_other_programs_spacings_are_taken_in_order(record, spacing):
     assert np.diag(affine)[:3].tolist() == [-spacing[0], -spacing[1], spacing[2]]
 
 
+def test_other_programs_may_have_versions_of_their_own():
+    assert parsed({"version": "2.3", "axes": "yxz"}).structures is None
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [({"version": 99}, "expected version 1, got 99"), ({"axes": ["x", "y", "z"]}, "turn the arr")],
+)
+def test_what_a_later_version_may_mean_is_refused(record, message):
+    with pytest.raises(CaseError, match=message):
+        parsed({"format": "medexp dose", **record})
+
+
 def test_nothing_said_is_nothing_known():
     found = parsed({})
     assert (found.affine, found.structures, found.prescription_gy, found.ct_unit) == (None, None, None, None)
@@ -57,6 +70,8 @@ def test_nan_becomes_null():
         {"ras_mm_from_xyz": np.zeros((4, 4)).tolist()},
         {"ras_mm_from_xyz": [[1, 2], [3]]},
         {"ras_mm_from_xyz": np.diag([1.0, 1.0, 0.0, 1.0]).tolist()},
+        {"ras_mm_from_xyz": [[1, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]},
+        {"ras_mm_from_xyz": AFFINE.tolist(), "voxel_spacing_mm": [1.0, 1.0, 1.0]},
         {"prescription_gy": "70"},
         {"prescription_gy": True},
         {"prescription_gy": 1e300},

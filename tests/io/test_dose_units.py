@@ -62,6 +62,9 @@ def test_a_doses_unit_is_told_from_its_maximum(largest, gy):
     assert guessed_dose_unit(largest, prescription_gy=70.0)[0] == gy
 
 
-def test_a_dose_that_could_be_either_is_refused():
-    with pytest.raises(CaseError, match="tells neither"):
-        guessed_dose_unit(7.0, prescription_gy=70.0)
+@pytest.mark.parametrize(
+    ("largest", "doubt"), [(7.0, "tells neither"), (104.0, "may be percent or cGy"), (7280.0, "may be percent or cGy")]
+)
+def test_a_dose_that_could_be_either_is_refused(largest, doubt):
+    with pytest.raises(CaseError, match=doubt):
+        guessed_dose_unit(largest, prescription_gy=70.0)

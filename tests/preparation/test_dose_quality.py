@@ -72,6 +72,13 @@ def test_doses(change, expected):
     assert failing(with_dose(change)) == expected
 
 
+@pytest.mark.parametrize(("factor", "is_critical"), [(1.51, False), (3.01, True), (100.0, True)])
+def test_a_dose_beyond_all_plans_is_taken_for_another_unit(factor, is_critical):
+    found = flags_of(with_dose(lambda dose, mask: dose * factor))["dose_maximum"]
+    assert (found.passed, found.is_critical) == (False, is_critical)
+    assert ("is it in cGy?" in found.message) == is_critical
+
+
 def test_nan_and_negative_dose_are_critical():
     nan, negative = with_dose(set_in(np.nan, 0.01)), with_dose(lambda dose, mask: dose - 0.001)
     assert failing(nan) == {"dose_finite"}

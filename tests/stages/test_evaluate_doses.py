@@ -11,6 +11,8 @@ import pytest
 
 from medexp.errors import CohortError, ConfigurationError, GridMismatchError, IncompletePredictionsError
 from medexp.geometry.grids import Grid
+from medexp.io.dicom_rt import RtReferences
+from medexp.io.dicom_write import write_rtdose
 from medexp.io.nifti import write_nifti
 from medexp.io.openkbp import centered_affine, write_patient, write_sparse
 from medexp.io.tables import number, read_table
@@ -290,6 +292,20 @@ def test_other_grids_are_refused_all_at_once(tmp_path, folders):
     with pytest.raises(GridMismatchError, match=r"2 cannot:(.|\n)*A: .*shapes(.|\n)*B: .*corners up to 2 mm"):
         evaluated(tmp_path / "out", *folders, doses=SCORING)
     assert first.name == "A"
+
+
+@pytest.mark.parametrize("frame", ["", "1.2.3.4", "1.2.3.5"], ids=["not known", "the same", "another"])
+def test_an_rtdose_in_another_frame_of_reference_is_refused(tmp_path, folders, frame):
+    case = replace(CASES[0], metadata={"references": {"frame_of_reference_uid": "1.2.3.4" if frame else ""}})
+    write_reference(folders[1], case)
+    (folders[0] / "A.npz").unlink()
+    references = RtReferences(frame_of_reference_uid=frame)
+    write_rtdose(folders[0] / "A.dcm", DOSES["A"], case.affine, references=references)
+    if frame == "1.2.3.5":
+        with pytest.raises(GridMismatchError, match="A: .*another frame of reference"):
+            evaluated(tmp_path / "out", *folders, doses=SCORING)
+    else:
+        assert table(evaluated(tmp_path / "out", *folders, doses=SCORING), "cases.csv")["A"]["mae_gy"]
 
 
 def test_all_bad_cases_are_named_at_once(tmp_path, folders):
