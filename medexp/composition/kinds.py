@@ -28,6 +28,8 @@ def disagreement_with_annotation(value: Any, parameter: Parameter) -> str | None
         if wrong:
             one = Parameter(parameter.name, element, None, parameter.scope)
             return f"{disagreement_with_annotation(wrong[0], one)} in the list"
+    if isinstance(value, str) and element is not None:
+        return f"expected a list, {ast.unparse(parameter.annotation)}, got {described(value)}; write [{value}]"
     near = nearest(value, choices(parameter.annotation, parameter.scope)) if isinstance(value, str) else []
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"expected {in_words(parameter.annotation, parameter.scope)}, got {described(value)}{hint}"

@@ -24,6 +24,7 @@ from medexp.runs.files import sha256_of
 
 ENDINGS: Final = (".npz", ".nii.gz", ".nii", ".dcm", ".csv")
 _FOLDER_MARK = "ct.csv"  # of an OpenKBP patient
+_REFERENCES = "<case>.npz as in cases/ of stage=prepare, or folders of OpenKBP,"
 _LISTED = 20
 
 
@@ -54,7 +55,8 @@ def predicted_doses(folder: Path, *, key: str) -> dict[str, Path]:
             if ending is not None:
                 case = unquote(name[: -len(ending)])
                 found[case].append((ENDINGS.index(ending), place / name))
-    return _one_of_each({case: sorted(files) for case, files in found.items()}, folder, key)
+    files = {case: sorted(ones) for case, ones in found.items()}
+    return _one_of_each(files, folder, key, kinds=f"doses ({', '.join(ENDINGS)})")
 
 
 def reference_doses(folder: Path, *, key: str) -> dict[str, Path]:
@@ -72,7 +74,7 @@ def reference_doses(folder: Path, *, key: str) -> dict[str, Path]:
         for name in names:
             if name.lower().endswith(".npz"):
                 found[unquote(name[: -len(".npz")])].append((0, place / name))
-    return _one_of_each(found, folder, key)
+    return _one_of_each(found, folder, key, kinds=_REFERENCES)
 
 
 def _walked(folder: Path, key: str) -> Iterator[tuple[Path, list[str]]]:
@@ -87,12 +89,12 @@ def _ending(name: str) -> str | None:
     return next((ending for ending in ENDINGS if name.lower().endswith(ending) and len(name) > len(ending)), None)
 
 
-def _one_of_each(found: Mapping[str, Sequence[tuple[int, Path]]], folder: Path, key: str) -> dict[str, Path]:
+def _one_of_each(
+    found: Mapping[str, Sequence[tuple[int, Path]]], folder: Path, key: str, *, kinds: str
+) -> dict[str, Path]:
     """Return the file of the first format of each case; a format may be there once."""
     if not found:
-        formats = ", ".join(ENDINGS)
-        message = f"{key}: expected doses ({formats}) in {folder}, found none"
-        raise CohortError(f"{message}; name the folder that they are in")
+        raise CohortError(f"{key}: expected {kinds} in {folder}, found none; name the folder that they are in")
     doubled = {}
     for case in sorted(found):
         first = [path for rank, path in found[case] if rank == found[case][0][0]]

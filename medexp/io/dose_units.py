@@ -81,4 +81,7 @@ def guessed_dose_unit(largest: float, *, prescription_gy: float) -> tuple[float,
     expected = f"fractions of the prescription (up to {_LARGEST_FRACTION:g}) or Gy ({_GRAY[0]:g} to {_GRAY[1]:g})"
     doubt = "may be percent or cGy" if largest >= _GRAY[1] else "tells neither"
     message = f"expected a maximum of {expected} from a file that does not tell its dose's unit"
-    raise CaseError(f"{message}, got {largest:.4g}, which {doubt}; say the unit in JSON metadata")
+    raise CaseError(
+        f"{message}, got {largest:.4g}, which {doubt}; say it in a JSON text 'metadata': "
+        '{"dose": {"gy_per_unit": 1.0}}'
+    )

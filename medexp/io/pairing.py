@@ -77,12 +77,13 @@ def require_same_cases(predicted: Collection[str], asked_for: Collection[str], *
     parts = [f"{where}: expected one prediction for each of {len(asked_for)} reference cases, got {len(predicted)}"]
     if missing:
         parts.append(f"{len(missing)} without a prediction:{_listed(missing)}")
+        parts.append(
+            "Predict the missing ones, or point evaluate.references at a folder of exactly the cases that were asked "
+            "for. A mean over fewer cases would be another number."
+        )
     if extra:
         parts.append(f"{len(extra)} without a reference:{_listed(extra)}")
-    parts.append(
-        "Predict the missing ones, or point evaluate.references at a folder of exactly the cases that were asked for. "
-        "A mean over fewer cases would be another number."
-    )
+        parts.append("Add their references, or point evaluate.predictions at a folder without them.")
     raise IncompletePredictionsError("\n".join(parts))
 
 

@@ -20,6 +20,7 @@ from medexp.runs.provenance import code_version, git_state, machine, versions
 log = logging.getLogger(__name__)
 
 Resume = Literal["auto", "require", "never"]
+_MOST_SHOWN = 3  # keys of a run that is almost the one asked for
 _RUN_ID = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -142,9 +143,39 @@ def finished(recipe: Recipe, output_dir: Path) -> Run:
         if run.state == "finished" and not stale_reason(run, addressed):
             return run
     latest = max(attempts(addressed.folder(output_dir)), key=lambda run: run.folder.name, default=None)
-    found = f"one that is {latest.state} in {latest.folder}" if latest else "none"
+    found = f"one that is {latest.state} in {latest.folder}" if latest else f"none{_alike(recipe, output_dir)}"
     what = f"a finished stage {recipe.stage} of this configuration"
-    raise UpstreamMissingError(f"expected {what}, found {found}; make it with\n  {recipe.command}")
+    message = f"expected {what}, found {found}; make it with\n  {recipe.command}"
+    raise UpstreamMissingError(f"{message}{_earlier(recipe, output_dir)}")
+
+
+def _alike(recipe: Recipe, output_dir: Path) -> str:
+    """Return in which few keys the nearest finished run of the same stage and dataset differs, often forgotten ones."""
+    there = [run for run in all_runs(output_dir) if run.state == "finished"]
+    same = [run for run in there if (run.record["stage"], run.record["dataset"]) == (recipe.stage, recipe.dataset)]
+    if not same:
+        return ""
+    changes, nearest = min(((difference(run.record["received"], recipe.received), run) for run in same), key=_size)
+    if not 0 < len(changes) <= _MOST_SHOWN:
+        return ""
+    listed = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in changes.items())
+    return f" ({nearest.folder.name} is finished, but differs in {listed})"
+
+
+def _size(candidate: tuple[Mapping[str, Any], Run]) -> int:
+    return len(candidate[0])
+
+
+def _earlier(recipe: Recipe, output_dir: Path) -> str:
+    """Return what to do where a model was trained, but not through all stages of its curriculum."""
+    earlier = next((one for ones in recipe.upstream.values() for one in ones if one.stage.isdigit()), None)
+    if not recipe.stage.isdigit() or earlier is None:
+        return ""
+    try:
+        finished(earlier, output_dir)
+    except UpstreamMissingError:
+        return ""
+    return f"\nor, as stage {earlier.stage} is finished, predict from that: predict.stage={earlier.stage}"
 
 
 def attempts(folder: Path) -> Iterator[Run]:
@@ -275,8 +306,7 @@ def _nothing_to_continue(addressed: Addressed, output_dir: Path) -> str:
     candidates = [run for run in all_runs(output_dir) if run.record["stage"] == recipe.stage]
     if not candidates:
         return f"{message}; resume=auto starts one"
-    changes = [(difference(run.record["received"], recipe.received), run) for run in candidates]
-    nearest, run = min(changes, key=lambda pair: len(pair[0]))
+    nearest, run = min(((difference(run.record["received"], recipe.received), run) for run in candidates), key=_size)
     lines = [f"  {key}: {old!r} -> {new!r}" for key, (old, new) in nearest.items()]
     return "\n".join([f"{message}; the nearest is {run.folder.name}, which differs in", *lines])
 

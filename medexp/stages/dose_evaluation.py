@@ -208,7 +208,7 @@ def _lines(
         lines.append(f"gamma_subsample={scoring.gamma_subsample}: this gamma is a proxy, not to be published")
     warned = sum(bool(one.scores.warnings) for one in scored)
     if warned:
-        lines.append(f"{warned} cases have warnings: see dose_report.json")
+        lines.append(f"{warned} {'case has' if warned == 1 else 'cases have'} warnings: see dose_report.json")
     return lines
 
 

@@ -21,7 +21,7 @@ def next_step(jobs: Sequence[SweepJob], command: str) -> str | None:
         command: The sweep's own line.
     """
     if any(job.state != "finished" for job in jobs):
-        return f"after a look at the logs (finished jobs are not redone):\n  {command}"
+        return f"once what the logs name is mended (finished jobs are not redone):\n  {command}"
     stages = {job.stage for job in jobs}
     if "evaluate" in stages and sum(job.stage == "evaluate" for job in jobs) > 1:
         kept = [text for text in jobs[-1].overrides if key_of(text) in _PLACES]

@@ -98,10 +98,15 @@ def waves(jobs: Sequence[SweepJob]) -> Iterator[list[SweepJob]]:
         yield [job for job in jobs if stage_rank(job.stage) == rank]
 
 
+def direct_keys(recipe: Recipe) -> set[str]:
+    """Return the keys of what a recipe starts from at once."""
+    return {one.key for recipes in recipe.upstream.values() for one in recipes}
+
+
 def upstream_keys(recipe: Recipe) -> set[str]:
     """Return the keys of everything that a recipe starts from, directly or not."""
     direct = [one for recipes in recipe.upstream.values() for one in recipes]
-    return {one.key for one in direct}.union(*(upstream_keys(one) for one in direct))
+    return direct_keys(recipe).union(*(upstream_keys(one) for one in direct))
 
 
 def _varying(combinations: Sequence[Sequence[str]]) -> list[str]:

@@ -13,13 +13,14 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
-from medexp.errors import SweepFailedError
+from medexp.errors import SweepFailedError, UpstreamMissingError
+from medexp.runs.lineage import finished
 from medexp.sweeps.board import Board
 from medexp.sweeps.job import EXIT_TERMINATED
 from medexp.sweeps.launching import Supervising, launched
 from medexp.sweeps.logs import log_to_console
 from medexp.sweeps.outcomes import found_before, found_now
-from medexp.sweeps.plan import SweepJob, upstream_keys, waves
+from medexp.sweeps.plan import SweepJob, direct_keys, upstream_keys, waves
 from medexp.sweeps.preload import announce
 from medexp.sweeps.record import SweepRecord
 from medexp.sweeps.table import show_end, show_next
@@ -76,7 +77,7 @@ def run_sweep(jobs: Sequence[SweepJob], launcher: Launcher, settings: Settings) 
     if bad:
         first = next((job for job in bad if job.state == "failed"), bad[0])
         message = f"{len(bad)} of {len(jobs)} jobs did not finish; the first: job {first.number}, {first.reason}"
-        raise SweepFailedError(f"{message}\nRun the same line again: finished jobs are not redone.")
+        raise SweepFailedError(f"{message}\nMend that and run the same line again: finished jobs are not redone.")
     return returns
 
 
@@ -98,6 +99,7 @@ class _Conductor:
     def run(self) -> list[JobReturn]:
         returns: list[JobReturn] = []
         is_shared = not isinstance(self._launcher, Supervising)
+        self._warn_of_hopeless()
         with Board(self._jobs, self._settings.title, self._record, is_shared=is_shared) as board:
             for wave in waves(self._jobs):
                 started = [job for job in wave if not self._is_settled(job, board)]
@@ -105,6 +107,20 @@ class _Conductor:
                 if started:
                     returns += self._launch(started, board)
         return returns
+
+    def _warn_of_hopeless(self) -> None:
+        """Say of jobs that start from what is not there and what no job makes, before hours go into the others."""
+        made = {one.recipe.key for job in self._jobs for one in (job, *job.twins)}
+        needed = {one.key: one for job in self._jobs for ones in job.recipe.upstream.values() for one in ones}
+        for key, recipe in needed.items():
+            if key in made:
+                continue
+            try:
+                finished(recipe, self._settings.output_dir)
+            except UpstreamMissingError as error:
+                stuck = [job for job in self._jobs if key in direct_keys(job.recipe)]
+                names = ", ".join(f"job {job.number} ({job.title})" for job in stuck)
+                log.warning("%s will fail, for no job makes what that starts from: %s", names, error)
 
     def _is_settled(self, job: SweepJob, board: Board) -> bool:
         """Say whether a job needs no process: skipped, finished before, or known to fail."""

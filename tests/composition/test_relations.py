@@ -48,6 +48,10 @@ def test_what_is_not_there_is_refused_with_what_is(override, message):
     [
         ("dataset.aliases.Rectm=[a]", "did you mean dataset.aliases.Rectum? To add it all the same, write +dataset.al"),
         (
+            "dataset.roots=/data/vmat",
+            "expected a list, Sequence[str | Path], got '/data/vmat' (text); write [/data/vmat]",
+        ),
+        (
             "predict.dose_formats=[npz,rtdos]",
             "expected npz, nifti or rtdose, got 'rtdos' (text); did you mean rtdose? in",
         ),

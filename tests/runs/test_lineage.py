@@ -105,6 +105,27 @@ def test_a_missing_upstream_prints_the_command_that_makes_it(tmp_path):
         address(TRAIN, tmp_path)
 
 
+def test_a_finished_run_that_is_almost_the_missing_one_is_named_with_the_difference(tmp_path):
+    run = finish(replace(PREPARE, received={"num_folds": 3}), tmp_path)
+    with pytest.raises(UpstreamMissingError, match=rf"{run.folder.name} is finished, but differs in num_folds: 3 -> 5"):
+        address(TRAIN, tmp_path)
+    other = replace(TRAIN, upstream={"prepared": (replace(PREPARE, received=dict.fromkeys("abcd", 1)),)})
+    with pytest.raises(UpstreamMissingError, match="found none; make it with"):
+        address(other, tmp_path)
+
+
+def test_a_model_trained_through_its_first_stage_only_can_predict_from_that(tmp_path):
+    finish(PREPARE, tmp_path)
+    second = replace(TRAIN, stage="2", label="2-net", overrides=("stage='2'",), upstream={"initial": (TRAIN,)})
+    predict = Recipe("predict", "brats", "predict-net", {}, {}, ("stage=predict",), upstream={"trained": (second,)})
+    with pytest.raises(UpstreamMissingError) as before:
+        address(predict, tmp_path)
+    assert "predict.stage" not in str(before.value)
+    finish(TRAIN, tmp_path)
+    with pytest.raises(UpstreamMissingError, match="as stage 1 is finished, predict from that: predict.stage=1"):
+        address(predict, tmp_path)
+
+
 def test_data_count_by_content_and_training_by_settings(tmp_path):
     finish(PREPARE, tmp_path, "cohort A", by_content=True)
     before = address(TRAIN, tmp_path).identity

@@ -103,6 +103,22 @@ def test_a_failure_is_felt_through_a_chain(tmp_path):
     assert [one.state for one in jobs] == ["failed", "skipped", "skipped"]
 
 
+def test_a_job_that_starts_from_what_no_job_makes_is_named_before_the_others_run(tmp_path, caplog):
+    first = job(0, "1", 0)
+    missing = job(9, "2", 0, first.recipe)
+    jobs, launcher = [first, job(1, "predict", 0, missing.recipe)], RecordingLauncher("stage=predict")
+    with pytest.raises(SweepFailedError):
+        swept(jobs, launcher, tmp_path)
+    (warning,) = [one.getMessage() for one in caplog.records if "will fail" in one.getMessage()]
+    assert warning.startswith(
+        "job 1 (stage predict fold=0) will fail, for no job makes what that starts from: expected a"
+    )
+    caplog.clear()
+    with pytest.raises(SweepFailedError):
+        swept(two_folds(), RecordingLauncher("stage=2"), tmp_path)
+    assert "will fail" not in caplog.text
+
+
 def test_fail_fast_skips_every_later_stage(tmp_path):
     jobs = two_folds()
     with pytest.raises(SweepFailedError):
@@ -116,7 +132,7 @@ def test_the_table_names_state_reason_and_spread(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "broke: stage=2 fold=1" in shown
     assert "stage 1: 0.5000 ± 0.0000 (sd) over 2 of 2 jobs" in shown
-    assert "next, after a look at the logs (finished jobs are not redone):\n  the line" in shown
+    assert "next, once what the logs name is mended (finished jobs are not redone):\n  the line" in shown
 
 
 def test_brackets_in_a_reason_are_shown_not_read_as_a_style(tmp_path, capsys):
