@@ -23,7 +23,7 @@ STRUCTURE_COLORS: Final = {
     "PTV56": "#4477aa",
     "PTV50.4": "#88ccee",
     "Prostate": "#cc79a7",
-    "Rectum": "#b15928",
+    "Rectum": "#7a4419",
     "Bladder": "#f0c020",
     "Femur_L": "#5b8c5a",
     "Femur_R": "#a3d65c",
@@ -32,7 +32,7 @@ STRUCTURE_COLORS: Final = {
     "SpinalCord": "#5b8c5a",
     "RightParotid": "#fb9a99",
     "LeftParotid": "#88ccee",
-    "Esophagus": "#b15928",
+    "Esophagus": "#7a4419",
     "Larynx": "#777777",
     "Mandible": "#a3d65c",
 }
