@@ -29,8 +29,8 @@ sweep: $(READY)  ## five folds, two stages, scores: make sweep DATASET=brats MOD
 	$(BIN)/python -m medexp.run -m dataset=$(or $(DATASET),brats) model=$(or $(MODEL),monai_ft) stage=$(STAGES) \
 		fold=0,1,2,3,4 $(ARGS)
 
-test: $(READY)  ## the fast suite
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+test: $(READY)  ## the fast suite, by two processes; WORKERS=0 for one
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" -n $(or $(WORKERS),2) --dist loadfile
 
 test-slow: $(READY)  ## crash matrices, whole applications, notebooks
 	$(BIN)/python -m pytest -q -m "slow and not gpu"

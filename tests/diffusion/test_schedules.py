@@ -61,7 +61,9 @@ def test_linear_has_the_last_value_that_follows_from_its_betas():
 
 
 @pytest.mark.parametrize(
-    ("ours", "name"), [(cosine_alphas_cumprod, "cosine"), (linear_alphas_cumprod, "linear_beta")], ids=lambda v: str(v)
+    ("ours", "name"),
+    [(cosine_alphas_cumprod, "cosine"), (linear_alphas_cumprod, "linear_beta")],
+    ids=["cosine", "linear"],
 )
 def test_agrees_with_monai(ours, name):
     from monai.networks.schedulers import DDPMScheduler
