@@ -155,15 +155,17 @@ def _alike(recipe: Recipe, output_dir: Path) -> str:
     same = [run for run in there if (run.record["stage"], run.record["dataset"]) == (recipe.stage, recipe.dataset)]
     if not same:
         return ""
-    changes, nearest = min(((difference(run.record["received"], recipe.received), run) for run in same), key=_size)
+    changes, nearest = _nearest(same, recipe)
     if not 0 < len(changes) <= _MOST_SHOWN:
         return ""
     listed = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in changes.items())
     return f" ({nearest.folder.name} is finished, but differs in {listed})"
 
 
-def _size(candidate: tuple[Mapping[str, Any], Run]) -> int:
-    return len(candidate[0])
+def _nearest(runs: Iterable[Run], recipe: Recipe) -> tuple[dict[str, tuple[Any, Any]], Run]:
+    """Return the run that received almost what a recipe does, and the keys that differ, with both values."""
+    changes = [(difference(run.record["received"], recipe.received), run) for run in runs]
+    return min(changes, key=lambda pair: len(pair[0]))
 
 
 def _earlier(recipe: Recipe, output_dir: Path) -> str:
@@ -306,7 +308,7 @@ def _nothing_to_continue(addressed: Addressed, output_dir: Path) -> str:
     candidates = [run for run in all_runs(output_dir) if run.record["stage"] == recipe.stage]
     if not candidates:
         return f"{message}; resume=auto starts one"
-    nearest, run = min(((difference(run.record["received"], recipe.received), run) for run in candidates), key=_size)
+    nearest, run = _nearest(candidates, recipe)
     lines = [f"  {key}: {old!r} -> {new!r}" for key, (old, new) in nearest.items()]
     return "\n".join([f"{message}; the nearest is {run.folder.name}, which differs in", *lines])
 
